@@ -1,0 +1,283 @@
+"""Self-draft decoding: draft with shallow exits, verify with the deep layers, commit what the model itself says.
+
+SpecBound (Wen & Feng, Findings of ACL 2026, arXiv 2604.12247): annealed confidence decides where a position exits,
+`max_depth` and `max_width` bound the speculation. What is committed is, token by token, what `decode_plain` commits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from selfdraft_viz.decoding.request import Clock, Request, Sequence, SettingsSource, timed
+from selfdraft_viz.errors import SettingsError
+from selfdraft_viz.events import (
+    DecodeFinished,
+    DecodeStarted,
+    DraftingStopped,
+    Event,
+    ExitCheck,
+    SettingsChanged,
+    SettingsRefused,
+    StopReason,
+    TokenGuess,
+    Verified,
+)
+from selfdraft_viz.noise import non_finite_logits
+from selfdraft_viz.settings import Plan, Settings
+
+
+def decode_selfdraft(request: Request, settings: SettingsSource) -> Iterator[Event]:
+    """Self-draft decoding of `request`.
+
+    Args:
+        request: the model, the prompt and the bounds.
+        settings: a `Settings`, or a callable that is read at every decision.
+
+    Raises:
+        SettingsError: at once, if the settings do not fit the model. (Later ones that do not are refused by an event.)
+    """
+    knobs = Knobs(settings, request)
+    clock = Clock()
+    return timed(_decode(request, knobs, clock), clock)
+
+
+def _decode(request: Request, knobs: Knobs, clock: Clock) -> Iterator[Event]:
+    sequence = Sequence(request, clock)
+    yield DecodeStarted(
+        "self-draft",
+        request.prompt_ids,
+        request.max_new_tokens,
+        request.model.num_layers,
+        request.heads.exit_layers,
+        request.sampling,
+    )
+    yield SettingsChanged(0, knobs.plan.settings)
+    yield from sequence.prefill()
+    number = 0
+    while sequence.finished is None:
+        round = Round(number)
+        yield from draft(sequence, knobs, round)
+        true_ids = yield from verify(sequence, round)
+        yield from commit(sequence, round, true_ids)
+        number += 1
+    yield DecodeFinished(sequence.finished, len(sequence.tokens) - len(request.prompt_ids), clock.now())
+
+
+class Knobs:
+    """The settings in force, read afresh at every decision."""
+
+    def __init__(self, source: SettingsSource, request: Request) -> None:
+        self._read = source if callable(source) else lambda: source
+        self._exit_layers = request.heads.exit_layers
+        self._num_layers = request.model.num_layers
+        self._refused: object = None
+        self.version = 0
+        self.plan: Plan = self._worked_out(self._read())
+
+    def refresh(self) -> Iterator[Event]:
+        """Take over new settings if there are any and they are valid."""
+        settings = self._read()
+        if settings is self.plan.settings or settings is self._refused or settings == self.plan.settings:
+            return
+        try:
+            self.plan = self._worked_out(settings)
+        except SettingsError as error:
+            self._refused = settings
+            yield SettingsRefused(str(error))
+        else:
+            self.version += 1
+            yield SettingsChanged(self.version, settings)
+
+    def _worked_out(self, settings: Settings) -> Plan:
+        if not isinstance(settings, Settings):
+            raise SettingsError(f"settings={settings!r}: give a Settings, or a callable that returns one")
+        return settings.plan(self._exit_layers, self._num_layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A guess for the token after one pending row."""
+
+    token_id: int
+    exit_layer: int
+    confidence: float
+
+
+@dataclass(slots=True)
+class Round:
+    """One round while it runs. The first pending row is the newest committed token's."""
+
+    number: int
+    drafts: list[Draft] = field(default_factory=list)
+    stop_reason: StopReason = "hard token"
+    exit_checks: int = 0
+    draft_layer_passes: int = 0
+    draft_row_passes: int = 0
+    catch_up_row_passes: int = 0
+    verification_layer_passes: int = 0
+    verification_row_passes: int = 0
+
+
+def draft(sequence: Sequence, knobs: Knobs, round: Round) -> Iterator[Event]:
+    """Draft token after token until a hard token, the width, the length, or an end of sequence."""
+    token = sequence.tokens[-1]
+    while True:
+        sequence.staircase.push([token])
+        guess = yield from draft_one(sequence, knobs, round)
+        if guess is None:
+            round.stop_reason = "hard token"
+            break
+        round.drafts.append(guess)
+        token = guess.token_id
+        yield from knobs.refresh()
+        if token in sequence.request.end_of_sequence_ids:
+            round.stop_reason = "end of sequence"
+            break
+        if len(round.drafts) >= sequence.remaining:
+            round.stop_reason = "length"
+            break
+        if len(round.drafts) >= knobs.plan.max_width:
+            round.stop_reason = "width"
+            break
+    yield DraftingStopped(
+        round.number,
+        round.stop_reason,
+        tuple(guess.token_id for guess in round.drafts),
+        tuple(guess.exit_layer for guess in round.drafts),
+        tuple(guess.confidence for guess in round.drafts),
+    )
+
+
+def draft_one(sequence: Sequence, knobs: Knobs, round: Round) -> Iterator[Event]:
+    """Run the newest row up through the exit layers until it is confident. Returns its `Draft`, or None if it is hard."""
+    staircase = sequence.staircase
+    row = staircase.rows - 1
+    yield from knobs.refresh()
+    exit_layer = knobs.plan.next_exit(0)
+    while exit_layer is not None:
+        for run in staircase.advance(exit_layer):
+            round.draft_layer_passes += run.layer_passes
+            round.draft_row_passes += run.layer_passes
+            round.catch_up_row_passes += run.layer_passes * (run.rows - 1)
+            yield from sequence.ran(run, round.number, "draft", run.rows - 1)
+        yield from knobs.refresh()
+        if knobs.plan.temperature(exit_layer) is not None:  # still in use, now that its layers have run
+            check = check_exit(sequence, knobs, round.number, row, exit_layer)
+            round.exit_checks += 1
+            if sequence.request.detail != "tokens":
+                yield check
+            if check.exited:
+                return Draft(check.token_id, exit_layer, check.confidence)
+        exit_layer = knobs.plan.next_exit(exit_layer)
+    return None
+
+
+def check_exit(sequence: Sequence, knobs: Knobs, number: int, row: int, layer: int) -> ExitCheck:
+    """The decision at one exit: annealed confidence c = max softmax(z / T_l), exit if c >= threshold."""
+    request, plan = sequence.request, knobs.plan
+    temperature = plan.exit_temperatures[layer]
+    reading = read_exit(request, sequence.staircase.hidden_states(row, row + 1), layer, temperature)
+    if not reading.confidence > 0:  # NaN too
+        raise non_finite_logits(row + 1, f"exit layer {layer}")
+    token_id = reading.token_id
+    if request.sampling is not None:
+        (token_id,) = sequence.chooser.choose(reading.logits, row + 1)
+    return ExitCheck(
+        round=number,
+        position=row,
+        layer=layer,
+        token_id=token_id,
+        confidence=reading.confidence,
+        unannealed_confidence=reading.unannealed_confidence,
+        exit_temperature=temperature,
+        threshold=plan.threshold,
+        exited=reading.confidence >= plan.threshold,
+        settings_version=knobs.version,
+        top_tokens=top_tokens(reading.logits, request.top_tokens),
+        seconds=sequence.clock.now(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReading:
+    logits: Tensor  # (1, vocabulary)
+    token_id: int  # argmax z
+    confidence: float
+    unannealed_confidence: float | None
+
+
+@torch.inference_mode()
+def read_exit(request: Request, hidden_states: Tensor, layer: int, temperature: float) -> ExitReading:
+    """One exit head on one row, (1, width). One read back from the device."""
+    logits = request.heads.logits(request.model, layer, hidden_states)
+    wide = logits[0] if logits.dtype in (torch.float32, torch.float64) else logits[0].float()
+    best, token_id = wide.max(dim=-1)
+    behind = wide - best  # c = exp(best / T) / sum exp(z / T) = 1 / sum exp((z - best) / T)
+    values = [token_id.double(), (behind / temperature).exp_().sum().double()]
+    if request.detail == "full":
+        values.append(behind.exp_().sum().double())
+    token, *sums = torch.stack(values).tolist()
+    return ExitReading(logits, int(token), 1.0 / sums[0], 1.0 / sums[1] if len(sums) > 1 else None)
+
+
+@torch.inference_mode()
+def top_tokens(logits: Tensor, count: int) -> tuple[TokenGuess, ...]:
+    """The `count` likeliest tokens of (1, vocabulary) logits with their un-annealed probabilities, likeliest first."""
+    if count == 0:
+        return ()
+    probabilities, token_ids = logits[0].float().softmax(dim=-1).topk(min(count, logits.shape[-1]))
+    pairs = zip(token_ids.tolist(), probabilities.tolist(), strict=True)
+    return tuple(TokenGuess(token_id, probability) for token_id, probability in pairs)
+
+
+def verify(sequence: Sequence, round: Round) -> Iterator[Event]:
+    """All pending rows up through the layers they still lack, in one pass. Returns the true token after each row."""
+    staircase = sequence.staircase
+    for run in staircase.advance(sequence.model.num_layers):
+        round.verification_layer_passes += run.layer_passes
+        round.verification_row_passes += run.layer_passes * run.rows
+        yield from sequence.ran(run, round.number, "verification", 0)
+    first_position = len(sequence.tokens)
+    return sequence.chooser.choose(staircase.logits(first_position - 1, staircase.rows), first_position)
+
+
+def commit(sequence: Sequence, round: Round, true_ids: list[int]) -> Iterator[Event]:
+    """Accept drafts from the left while they are the true tokens; then a correction, a bonus, or nothing."""
+    num_layers = sequence.model.num_layers
+    first_position = len(sequence.tokens)
+    accepted = 0
+    for guess, true_id in zip(round.drafts, true_ids, strict=False):
+        if guess.token_id != true_id:
+            break
+        accepted += 1
+    correction = true_ids[accepted] if accepted < len(round.drafts) else None
+    bonus = true_ids[accepted] if correction is None and round.stop_reason == "hard token" else None
+    yield Verified(
+        round=round.number,
+        first_position=first_position,
+        draft_ids=tuple(guess.token_id for guess in round.drafts),
+        true_ids=tuple(true_ids),
+        accepted=accepted,
+        correction=correction,
+        bonus=bonus,
+        stop_reason=round.stop_reason,
+        seconds=sequence.clock.now(),
+        **{name: getattr(round, name) for name in _COUNTS},
+    )
+    for guess in round.drafts[:accepted]:
+        yield sequence.commit(guess.token_id, "accepted", round.number, guess.exit_layer, guess.confidence)
+    if correction is not None:
+        yield sequence.commit(correction, "correction", round.number, num_layers, None)
+    if bonus is not None:
+        yield sequence.commit(bonus, "bonus", round.number, num_layers, None)
+    sequence.staircase.truncate(len(sequence.tokens) - 1)
+
+
+_COUNTS = [
+    field_.name for field_ in dataclasses.fields(Round) if field_.name.endswith("passes") or field_.name == "exit_checks"
+]

@@ -1,0 +1,194 @@
+"""Exit heads: from a hidden state after l layers to vocabulary logits.
+
+*Logit lens* (nostalgebraist 2020): the model's own final norm and LM head, on the shallow hidden state as it is. *Trained*: an
+affine translator per exit layer first (the tuned lens of Belrose et al., arXiv 2303.08112), started at the identity. The
+base model's parameters are never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from selfdraft_viz.errors import HeadsMismatchError, LoadError
+from selfdraft_viz.settings import check_exit_layers
+
+if TYPE_CHECKING:
+    from selfdraft_viz.layered import LayeredModel
+
+HEADS_FILE = "exit_heads.safetensors"
+_FORMAT = "selfdraft_viz exit heads"
+_FORMAT_VERSION = "1"
+
+
+class ExitHeads:
+    """The exit heads of one model.
+
+    Args:
+        exit_layers: the layers they read, in 1..L-1.
+        translators: for each exit layer a (width, width) weight and a (width,) bias; None = logit lens.
+        metadata: what the heads know of their model and training; saved with them. See `describe_base`.
+
+    Attributes:
+        exit_layers: shallow first.
+        trained: whether there are translators.
+        metadata: plain JSON data.
+    """
+
+    def __init__(
+        self,
+        exit_layers: Sequence[int],
+        translators: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.exit_layers = check_exit_layers(exit_layers)
+        self.translators = None if translators is None else {layer: translators[layer] for layer in self.exit_layers}
+        self.metadata: dict[str, Any] = dict(metadata or {})
+
+    @property
+    def trained(self) -> bool:
+        return self.translators is not None
+
+    @property
+    def kind(self) -> str:
+        return "trained" if self.trained else "logit lens"
+
+    def logits(self, model: LayeredModel, layer: int, hidden_states: Tensor) -> Tensor:
+        """(rows, width) hidden states after `layer` layers -> (rows, vocabulary) logits z of that exit."""
+        if self.translators is not None:
+            weight, bias = self.translators[layer]
+            hidden_states = F.linear(hidden_states, weight, bias)
+        return model.unembed(model.norm(hidden_states))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> ExitHeads:
+        """A copy whose translators are on `device` in `dtype`."""
+        if self.translators is None:
+            return self
+        moved = {
+            layer: (weight.to(device, dtype), bias.to(device, dtype)) for layer, (weight, bias) in self.translators.items()
+        }
+        return ExitHeads(self.exit_layers, moved, self.metadata)
+
+    def select(self, exit_layers: Sequence[int]) -> ExitHeads:
+        """Only the heads at `exit_layers`.
+
+        Raises:
+            HeadsMismatchError: there is none at one of them.
+        """
+        wanted = check_exit_layers(exit_layers)
+        if self.translators is None:
+            return ExitHeads(wanted, None, self.metadata)
+        missing = sorted(set(wanted) - set(self.exit_layers))
+        if missing:
+            raise HeadsMismatchError(
+                f"no trained head at exit layer {', '.join(map(str, missing))}; there are heads at "
+                f"{', '.join(map(str, self.exit_layers))}: choose among these, train more, or use heads='logit lens'"
+            )
+        return ExitHeads(wanted, self.translators, self.metadata)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file; a folder gets `exit_heads.safetensors`. Returns the file's path.
+
+        Raises:
+            LoadError: these are logit-lens heads, which have nothing to save.
+        """
+        if self.translators is None:
+            raise LoadError("logit-lens heads have no parameters to save: pass heads='logit lens' when loading instead")
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            path.mkdir(parents=True, exist_ok=True)
+            path = path / HEADS_FILE
+        tensors = {}
+        for layer, (weight, bias) in self.translators.items():
+            tensors[f"layer_{layer}.weight"] = weight.detach().cpu().contiguous()
+            tensors[f"layer_{layer}.bias"] = bias.detach().cpu().contiguous()
+        metadata = {
+            "format": _FORMAT,
+            "format_version": _FORMAT_VERSION,
+            "exit_layers": json.dumps(self.exit_layers),
+            "metadata": json.dumps(self.metadata),
+        }
+        save_file(tensors, path, metadata=metadata)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> ExitHeads:
+        """Read what `save` wrote: a file, or a folder that holds `exit_heads.safetensors`.
+
+        Raises:
+            LoadError: there is no such file, it is damaged, or of another format or version.
+        """
+        path = Path(path)
+        file = path / HEADS_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise LoadError(f"no exit heads at {file}: give the file or folder that heads.save() wrote")
+        try:
+            with safe_open(file, framework="pt") as opened:
+                header = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        except (SafetensorError, OSError) as error:
+            raise LoadError(f"{file} is damaged, or not a safetensors file: {error}") from error
+        if header.get("format") != _FORMAT:
+            raise LoadError(f"{file} is a safetensors file, but holds no exit heads of selfdraft_viz")
+        if header.get("format_version") != _FORMAT_VERSION:
+            raise LoadError(
+                f"{file} has format version {header.get('format_version')}, this program reads {_FORMAT_VERSION}: "
+                "update selfdraft_viz, or train the heads again"
+            )
+        layers = json.loads(header["exit_layers"])
+        try:
+            translators = {layer: (tensors[f"layer_{layer}.weight"], tensors[f"layer_{layer}.bias"]) for layer in layers}
+        except KeyError as error:
+            raise LoadError(f"{file} is incomplete: {error} is missing") from error
+        return cls(layers, translators, json.loads(header["metadata"]))
+
+    def check_belongs_to(self, model: LayeredModel, name: str) -> None:
+        """Refuse heads that were trained for another model; logit-lens heads fit every model.
+
+        Raises:
+            HeadsMismatchError: the model differs in size, or in its unembedding or final norm.
+        """
+        check_exit_layers(self.exit_layers, model.num_layers)
+        if not self.trained:
+            return
+        described = self.metadata.get("base", {})
+        theirs = {key: described.get(key) for key in ("num_layers", "width", "vocab_size", "hash")}
+        ours = {key: value for key, value in describe_base(model).items() if key in theirs}
+        if theirs != ours:
+            different = ", ".join(f"{key} {theirs[key]} against {ours[key]}" for key in ours if ours[key] != theirs[key])
+            raise HeadsMismatchError(
+                f"these exit heads were trained for another model, {described.get('id')!r}, not for {name!r} "
+                f"({different}): load the heads of this model, train new ones, or use heads='logit lens'"
+            )
+
+
+def describe_base(model: LayeredModel) -> dict[str, Any]:
+    """What trained heads keep of their base model, so that a wrong pairing is an error and not a bad plot.
+
+    `hash` is a SHA-256 over the unembedding and the final norm, rounded to bfloat16 so that it does not depend on
+    whether the model was loaded in float64, float32 or bfloat16.
+    """
+    digest = hashlib.sha256()
+    for tensor in [model.unembedding.weight, *model.norm.parameters()]:
+        rounded = tensor.detach().to(torch.bfloat16).cpu().contiguous()
+        digest.update(rounded.view(torch.uint8).numpy().tobytes())
+    return {
+        "num_layers": model.num_layers,
+        "width": model.width,
+        "vocab_size": model.vocab_size,
+        "hash": digest.hexdigest(),
+    }
+
+
+def default_exit_layers(num_layers: int) -> tuple[int, ...]:
+    """Up to four exit layers spread over the lower half: L/8, L/4, 3L/8, L/2."""
+    return tuple(sorted({max(1, round(num_layers * eighths / 8)) for eighths in (1, 2, 3, 4)}))

@@ -1,0 +1,7 @@
+"""One Hugging Face causal LM, run layer by layer over a staircase of keys and values."""
+
+from selfdraft_viz.layered.families import FAMILIES, Family, family_of
+from selfdraft_viz.layered.model import LayeredModel
+from selfdraft_viz.layered.staircase import LayerRun, Staircase
+
+__all__ = ["FAMILIES", "Family", "LayerRun", "LayeredModel", "Staircase", "family_of"]

@@ -1,0 +1,72 @@
+"""A causal LM taken apart into embedding, layers, final norm and unembedding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from selfdraft_viz.errors import UnsupportedModelError
+from selfdraft_viz.layered import families
+from selfdraft_viz.layered.staircase import Staircase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LayeredModel:
+    """One Hugging Face causal LM whose layers can be run one at a time. It holds no state of any decode.
+
+    Args:
+        base: a causal LM of a supported family (`FAMILIES`), in evaluation mode. Its parameters are never changed.
+
+    Raises:
+        UnsupportedModelError: of another family, or with a feature that would decode wrongly.
+    """
+
+    def __init__(self, base: PreTrainedModel) -> None:
+        outer = base.config
+        self.family = families.family_of(outer.model_type)
+        self.config: Any = outer.get_text_config()
+        self.base = base
+        self.decoder = self.family.decoder(base)
+        if getattr(self.config, "attn_logit_softcapping", None) and self.config._attn_implementation == "sdpa":
+            base.set_attn_implementation("eager")  # transformers' sdpa path has no soft-capping
+        families.check_supported(base, self.config)
+        self.layers = self.family.layers(self.decoder)
+        self.num_layers: int = len(self.layers)
+        if self.num_layers < 2:
+            raise UnsupportedModelError(f"the model has {self.num_layers} layer: an exit needs at least 2")
+        self.norm = self.family.norm(self.decoder)
+        self.unembedding: nn.Linear = base.get_output_embeddings()
+        self.softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
+        self.width: int = self.config.hidden_size
+        self.vocab_size: int = self.unembedding.weight.shape[0]
+        self.context_length: int = self.config.max_position_embeddings
+        self.windows = families.sliding_windows(self.config, self.num_layers)
+        layer_types = getattr(self.config, "layer_types", None)
+        self.layer_types: list[str] = list(layer_types or ["full_attention"] * self.num_layers)
+        self.rope_switch = families.rope_limit(self.config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.unembedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return families.floating_dtype(self.base)
+
+    def open(self, capacity: int) -> Staircase:
+        """An empty staircase with room for `capacity` rows: the state of one decode."""
+        return Staircase(self, capacity)
+
+    def unembed(self, normed: Tensor) -> Tensor:
+        """(rows, width) hidden states after the final norm -> (rows, vocabulary) logits."""
+        return self.soft_capped(self.unembedding(normed))
+
+    def soft_capped(self, logits: Tensor) -> Tensor:
+        """Gemma 2's final soft-capping, where the model has it; exit heads get it too."""
+        if self.softcap is None:
+            return logits
+        return torch.tanh(logits / self.softcap) * self.softcap

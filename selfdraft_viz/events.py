@@ -2,8 +2,8 @@
 
 Decoding is a generator of these events; the trace, the explorer, the command line and the tests all read the same
 stream. Positions count from 0 over the whole sequence (prompt included), layers from 1. *Row i* is the computation at
-position i; its output predicts the token at position i + 1. `seconds` is decoding time since the start, the time that the
-consumer of the stream holds the generator left out.
+position i; its output predicts the token at position i + 1. `seconds` is decoding time since the start, the time that
+the consumer of the stream holds the generator left out.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A token is final. `exit_depth` is the layers its token came from: the exit layer of an accepted draft, L otherwise.
+    """A token is final. `exit_depth` is the layers it came from: the exit layer of an accepted draft, L otherwise.
 
     `confidence` is that of the exit an accepted draft left at, None for other kinds.
     """

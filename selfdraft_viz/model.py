@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +14,7 @@ from selfdraft_viz.decoding import Detail, Request, SettingsSource, decode_plain
 from selfdraft_viz.errors import LoadError, PromptError, SettingsError, UnsupportedModelError
 from selfdraft_viz.events import Event
 from selfdraft_viz.heads import HEADS_FILE, ExitHeads, default_exit_layers
-from selfdraft_viz.layered import FAMILIES, LayeredModel
+from selfdraft_viz.layered import LayeredModel, family_of
 from selfdraft_viz.settings import Sampling, Settings
 from selfdraft_viz.trace import Trace, TraceRecorder, environment
 
@@ -45,8 +45,8 @@ def load(
         device: "cpu", "cuda", "cuda:1", ...; "auto" = CUDA where there is one.
         dtype: "float32", "bfloat16", "float16" or "float64"; None = float32 on a CPU, bfloat16 on a GPU.
         exit_layers: layers in 1..L-1 to have exits at; None = those of the trained heads, or a few in the lower half.
-        heads: "logit lens"; a file, folder or hub id with trained heads; an `ExitHeads`; None = trained heads that lie beside
-            the model, the logit lens where there are none.
+        heads: "logit lens"; a file, folder or hub id with trained heads; an `ExitHeads`; None = trained heads that lie
+            beside the model, the logit lens where there are none.
         revision: of the hub repository.
         tokenizer: for a `PreTrainedModel`; None = token ids in, ids out.
 
@@ -57,7 +57,7 @@ def load(
         SettingsError: device, dtype or exit layers are out of range.
     """
     with_name = EMBEDDED if name is None else name
-    preset = None
+    target, preset = _device(device), None
     if not isinstance(with_name, (str, Path)):
         base, identity = with_name, with_name.config.name_or_path or type(with_name).__name__
         folder = None
@@ -65,13 +65,14 @@ def load(
         identity = str(with_name)
         source = embedded_folder() if name is None else with_name
         folder = Path(source) if Path(source).is_dir() else None
-        target = _device(device)
         base = _load_base(str(source), target, _dtype(dtype, target), revision)
         tokenizer = tokenizer or _load_tokenizer(str(source), revision)
         if folder is not None and (folder / PRESET_FILE).is_file():
             preset = Settings.load(folder / PRESET_FILE)
     base.eval()
     layered = LayeredModel(base)
+    if not isinstance(with_name, PreTrainedModel_):
+        pack_linears(base)
     chosen = _load_heads(heads, folder, layered, exit_layers, identity)
     return Model(layered, tokenizer, chosen.to(layered.device, layered.dtype), identity, revision, preset)
 
@@ -134,7 +135,7 @@ class Model:
         return self.layered.context_length
 
     def with_heads(self, heads: ExitHeads | str) -> Model:
-        """The same base with other exit heads: an `ExitHeads`, a file or folder, or "logit lens" (at the same layers)."""
+        """The same base with other exit heads: an `ExitHeads`, a file, a folder, or "logit lens" (same layers)."""
         chosen = _load_heads(heads, None, self.layered, self.exit_layers if heads == "logit lens" else None, self.name)
         chosen = chosen.to(self.device, self.dtype)
         return Model(self.layered, self.tokenizer, chosen, self.name, self.revision, self.preset)
@@ -189,8 +190,8 @@ class Model:
         settings: SettingsSource | None = None,
         **options: Any,
     ) -> Trace:
-        """Self-draft decoding to its end; arguments as for `stream`. A decode that fails or is interrupted raises, and the
-        exception's attribute `trace` holds the trace so far."""
+        """Self-draft decoding to its end; arguments as for `stream`. A decode that fails or is interrupted raises, and
+        the exception's attribute `trace` holds the trace so far."""
         return self.recorder().record(self.stream(prompt, settings, **options))
 
     def generate_plain(self, prompt: str | Sequence[int], **options: Any) -> Trace:
@@ -206,8 +207,11 @@ class Model:
         top_tokens: int = 0,
         **options: Any,
     ) -> Comparison:
-        """Ordinary and self-draft decoding of one prompt, one after the other in this process; arguments as for `stream`."""
-        stream = self.stream(prompt, settings, detail=detail, top_tokens=top_tokens, **options)  # refuse before work is done
+        """Ordinary and self-draft decoding of one prompt, one after the other in this process; arguments as for
+        `stream`."""
+        stream = self.stream(
+            prompt, settings, detail=detail, top_tokens=top_tokens, **options
+        )  # refuse before work is done
         plain = self.generate_plain(prompt, detail=detail, **options)
         return Comparison(self.recorder().record(stream), plain)
 
@@ -236,12 +240,15 @@ class Model:
         """
         if isinstance(prompt, str):
             if self.tokenizer is None:
-                raise PromptError("the prompt is text, but this model has no tokenizer: give token ids, or load() with tokenizer=")
+                raise PromptError(
+                    "the prompt is text, but this model has no tokenizer: give token ids, or load() with tokenizer="
+                )
             if not prompt:
                 raise PromptError("the prompt is empty: give at least one character to go on from")
             token_ids = tuple(self.tokenizer(prompt)["input_ids"])
         else:
-            values = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
+            values = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+            values = list(values) if isinstance(values, Iterable) else [None]
             if any(isinstance(value, bool) or not hasattr(value, "__index__") for value in values):
                 raise PromptError("the prompt must be text or a flat list of whole token ids")
             token_ids = tuple(int(value) for value in values)
@@ -277,7 +284,11 @@ class Model:
             raise SettingsError(f"sampling={sampling!r}: give a Sampling, or None for greedy decoding")
         if detail not in _DETAILS:
             raise SettingsError(f"detail={detail!r}: use one of {', '.join(_DETAILS)}")
-        if isinstance(top_tokens, bool) or not hasattr(top_tokens, "__index__") or not 0 <= top_tokens <= self.layered.vocab_size:
+        if (
+            isinstance(top_tokens, bool)
+            or not hasattr(top_tokens, "__index__")
+            or not 0 <= top_tokens <= self.layered.vocab_size
+        ):
             raise SettingsError(f"top_tokens={top_tokens!r}: use a whole number in 0..{self.layered.vocab_size}")
         return Request(
             self.layered,
@@ -301,16 +312,20 @@ class Model:
             )
         if prompt + max_new_tokens > context:
             raise SettingsError(
-                f"max_new_tokens={max_new_tokens} after a prompt of {prompt} tokens goes past the model's context of {context}: "
-                f"use 1..{context - prompt}, or a shorter prompt"
+                f"max_new_tokens={max_new_tokens} after a prompt of {prompt} tokens goes past the model's context of "
+                f"{context}: use 1..{context - prompt}, or a shorter prompt"
             )
         if self.layered.rope_switch is not None:
             kind, switch = self.layered.rope_switch
             if prompt <= switch < prompt + max_new_tokens:
-                remedy = f"use at most {switch - prompt} new tokens" if prompt < switch else "use a shorter or a longer prompt"
+                remedy = (
+                    f"use at most {switch - prompt} new tokens"
+                    if prompt < switch
+                    else "use a shorter or a longer prompt"
+                )
                 raise SettingsError(
-                    f"this model's {kind} rotary embedding changes its frequencies at position {switch}, and the decode would "
-                    f"cross it (prompt {prompt} + {max_new_tokens} new tokens): {remedy}"
+                    f"this model's {kind} rotary embedding changes its frequencies at position {switch}, and the "
+                    f"decode would cross it (prompt {prompt} + {max_new_tokens} new tokens): {remedy}"
                 )
 
 
@@ -345,8 +360,8 @@ class Comparison:
         if self.equal:
             return f"equal: all {len(self.plain.token_ids)} new tokens are those of ordinary decoding{speed}"
         return (
-            f"different from new token {self.first_difference} on: in {self.selfdraft.model.get('dtype')} a near-tie between the "
-            f"two best tokens can fall either way{speed}"
+            f"different from new token {self.first_difference} on: in {self.selfdraft.model.get('dtype')} a near-tie "
+            f"between the two best tokens can fall either way{speed}"
         )
 
 
@@ -361,7 +376,9 @@ def _device(device: str) -> torch.device:
         if not torch.cuda.is_available():
             raise SettingsError(f"device={device!r}, but torch sees no CUDA device here: use device='cpu' (or 'auto')")
         if target.index is not None and target.index >= torch.cuda.device_count():
-            raise SettingsError(f"device={device!r}, but there are {torch.cuda.device_count()} CUDA devices, from cuda:0 on")
+            raise SettingsError(
+                f"device={device!r}, but there are {torch.cuda.device_count()} CUDA devices, from cuda:0 on"
+            )
     return target
 
 
@@ -375,26 +392,36 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
 
 
 def _load_base(source: str, device: torch.device, dtype: torch.dtype, revision: str | None) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
     if (source.startswith((".", "/", "~")) or Path(source).exists()) and not (Path(source) / "config.json").is_file():
         raise LoadError(f"{source!r} is no folder with a model in Hugging Face form: there is no config.json in it")
     try:
+        described, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+        family_of(str(described.get("model_type")))  # before transformers, which may not know it at all
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except UnsupportedModelError:
+        raise
+    except Exception as error:  # whatever a damaged configuration makes of itself
         raise LoadError(f"the model {source!r} cannot be read: {_first_line(error)}") from error
-    if config.model_type not in FAMILIES:
-        raise UnsupportedModelError(
-            f"models of type {config.model_type!r} cannot be run layer by layer here; supported are {', '.join(FAMILIES)}"
-        )
     try:
-        base = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:  # safetensors, torch and the hub each raise their own
         raise LoadError(
             f"the weights of {source!r} cannot be read (missing, damaged, or not safetensors): {_first_line(error)}"
         ) from error
+    base, loading = loaded
+    missing = sorted(loading["missing_keys"])
+    if missing:  # transformers would go on with random ones
+        raise LoadError(f"the weights of {source!r} are incomplete: {missing[0]} is missing ({len(missing)} in all)")
     return base.to(device)
 
 
@@ -440,7 +467,9 @@ def _heads_file(where: Any) -> Path:
     try:
         return Path(hf_hub_download(str(where), HEADS_FILE))
     except Exception as error:  # the hub raises its own
-        raise LoadError(f"no exit heads at {where!r}, neither a folder here nor on the hub: {_first_line(error)}") from error
+        raise LoadError(
+            f"no exit heads at {where!r}, neither a folder here nor on the hub: {_first_line(error)}"
+        ) from error
 
 
 def _fitting_preset(preset: Settings | None, heads: ExitHeads, num_layers: int) -> Settings:
@@ -468,5 +497,3 @@ def _torch_environment(device: torch.device) -> dict[str, Any]:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0]
-
-

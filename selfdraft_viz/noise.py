@@ -1,9 +1,9 @@
 """Drawing tokens: greedy, or by the Gumbel-max rule with noise that depends on nothing but (seed, position, token).
 
-`argmax(log p + g)` with standard Gumbel noise g is a draw from p (Gumbel 1954; Maddison et al., arXiv 1411.0030). Because a
-draft and the true token at a position share g, self-draft sampling gives, token by token, the text that ordinary sampling
-with that seed gives. The noise is a counter-based hash and not a generator with a state, so that it is the same on every
-device and in every order of computation.
+`argmax(log p + g)` with standard Gumbel noise g is a draw from p (Gumbel 1954; Maddison et al., arXiv 1411.0030).
+Because a draft and the true token at a position share g, self-draft sampling gives, token by token, the text that
+ordinary sampling with that seed gives. The noise is a counter-based hash and not a generator with a state, so that it
+is the same on every device and in every order of computation.
 """
 
 from __future__ import annotations
@@ -120,6 +120,6 @@ def _check_finite(best: Tensor, first_position: int) -> None:
 
 def non_finite_logits(position: int, where: str) -> NonFiniteLogitsError:
     return NonFiniteLogitsError(
-        f"the model gave NaN or infinite logits at {where} for the token at position {position}: its weights are damaged or "
-        "overflow in this dtype; load it again, or in float32 (dtype='float32')"
+        f"the model gave NaN or infinite logits at {where} for the token at position {position}: its weights are "
+        "damaged or overflow in this dtype; load it again, or in float32 (dtype='float32')"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,9 +18,10 @@ from typing import Any, ClassVar
 from selfdraft_viz.errors import SettingsError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # or two of a subclass that is no dataclass would be equal whatever they hold
 class Schedule:
-    """Base class. A schedule of your own needs one method: `temperature(layer, num_layers)`."""
+    """Base class. A schedule of your own needs one method: `temperature(layer, num_layers)`. It must not change while
+    in use; make it a frozen dataclass if two of equal values are to count as equal."""
 
     kind: ClassVar[str] = ""
 
@@ -33,10 +35,7 @@ class Schedule:
         Raises:
             SettingsError: a temperature is not a positive finite number.
         """
-        return {
-            layer: check_temperature(self.temperature(layer, num_layers), layer)
-            for layer in exit_layers
-        }
+        return {layer: check_temperature(self.temperature(layer, num_layers), layer) for layer in exit_layers}
 
     def to_dict(self) -> dict[str, Any]:
         """The schedule as plain JSON data, with its `kind`."""
@@ -67,7 +66,7 @@ class ConstantTemperature(Schedule):
     kind: ClassVar[str] = "constant"
 
     def __post_init__(self) -> None:
-        check_temperature(self.value)
+        object.__setattr__(self, "value", check_temperature(self.value))
 
     def temperature(self, layer: int, num_layers: int) -> float:
         return self.value
@@ -85,7 +84,7 @@ class LinearAnnealing(Schedule):
     kind: ClassVar[str] = "linear"
 
     def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
+        object.__setattr__(self, "alpha", _check_alpha(self.alpha))
 
     def temperature(self, layer: int, num_layers: int) -> float:
         return 1.0 + self.alpha * (1.0 - layer / num_layers)
@@ -99,7 +98,7 @@ class CosineAnnealing(Schedule):
     kind: ClassVar[str] = "cosine"
 
     def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
+        object.__setattr__(self, "alpha", _check_alpha(self.alpha))
 
     def temperature(self, layer: int, num_layers: int) -> float:
         return 1.0 + self.alpha * (1.0 + math.cos(math.pi * layer / num_layers)) / 2.0
@@ -117,13 +116,14 @@ class ExponentialAnnealing(Schedule):
     kind: ClassVar[str] = "exponential"
 
     def __post_init__(self) -> None:
-        _check_alpha(self.alpha)
+        object.__setattr__(self, "alpha", _check_alpha(self.alpha))
         if not (_is_number(self.rate) and 0 < self.rate <= 100):
             raise SettingsError(f"rate={self.rate!r}, but an exponential schedule needs 0 < rate <= 100: try 3.0")
+        object.__setattr__(self, "rate", float(self.rate))
 
     def temperature(self, layer: int, num_layers: int) -> float:
-        floor = math.exp(-self.rate)
-        return 1.0 + self.alpha * (math.exp(-self.rate * layer / num_layers) - floor) / (1.0 - floor)
+        floor = math.expm1(-self.rate)  # not exp(), which cannot tell a small rate from 0
+        return 1.0 + self.alpha * (floor - math.expm1(-self.rate * (layer / num_layers))) / floor
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,15 @@ class PerLayerTemperature(Schedule):
                 f"PerLayerTemperature got {self.values!r}: give it a dict of exit layer to temperature, "
                 "such as {2: 1.8, 4: 1.5}"
             )
-        checked = {}
-        for layer, value in sorted((_as_layer(layer), value) for layer, value in self.values.items()):
+        checked: dict[int, float] = {}
+        for name, value in self.values.items():
+            layer = _as_layer(name)
+            if layer in checked:
+                raise SettingsError(
+                    f"PerLayerTemperature names exit layer {layer} twice: give one temperature for each"
+                )
             checked[layer] = check_temperature(value, layer)
-        object.__setattr__(self, "values", MappingProxyType(checked))
+        object.__setattr__(self, "values", MappingProxyType(dict(sorted(checked.items()))))
 
     def __hash__(self) -> int:
         return hash(tuple(self.values.items()))
@@ -164,7 +169,7 @@ class PerLayerTemperature(Schedule):
         return {"kind": self.kind, "values": {str(layer): value for layer, value in self.values.items()}}
 
 
-_KINDS: dict[str, type[Schedule]] = {
+KINDS: dict[str, type[Schedule]] = {
     cls.kind: cls
     for cls in (
         NoAnnealing,
@@ -183,11 +188,11 @@ def schedule_from_dict(data: Mapping[str, Any]) -> Schedule:
     Raises:
         SettingsError: the kind is unknown, or its values are missing, unknown or out of range.
     """
-    if not isinstance(data, Mapping) or data.get("kind") not in _KINDS:
-        raise SettingsError(f"unknown schedule {data!r}: `kind` is one of {', '.join(map(repr, _KINDS))}")
+    if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str) or data["kind"] not in KINDS:
+        raise SettingsError(f"unknown schedule {data!r}: `kind` is one of {', '.join(map(repr, KINDS))}")
     values = {name: value for name, value in data.items() if name != "kind"}
     try:
-        return _KINDS[data["kind"]](**values)
+        return KINDS[data["kind"]](**values)
     except TypeError as error:
         raise SettingsError(f"the schedule {dict(data)!r} cannot be read: {error}") from error
 
@@ -207,22 +212,23 @@ def check_temperature(value: Any, layer: int | None = None) -> float:
     return float(value)
 
 
-def _check_alpha(alpha: Any) -> None:
+def _check_alpha(alpha: Any) -> float:
     if not (_is_number(alpha) and math.isfinite(alpha) and alpha > -1):
         raise SettingsError(
             f"alpha={alpha!r}, but the annealing strength must be a finite number above -1: "
             "0 is no annealing, 1 doubles the temperature at depth 0"
         )
+    return float(alpha)
 
 
 def _as_layer(layer: Any) -> int:
     try:
-        if float(layer) == int(layer):
+        if float(layer) == int(layer) and not isinstance(layer, bool):
             return int(layer)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise SettingsError(f"exit layer {layer!r} in PerLayerTemperature: layers are whole numbers, counted from 1")
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) or type(value).__module__ == "numpy"
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # numpy's numbers too

@@ -33,7 +33,7 @@ class Settings:
         exit_layers: those of the model's exit layers that are tried; None = all of them.
     """
 
-    schedule: Schedule = LinearAnnealing(1.0)
+    schedule: Schedule = LinearAnnealing(1.0)  # noqa: RUF009 - it is frozen
     threshold: float = 0.6
     max_depth: int | None = None
     max_width: int | None = 6
@@ -94,8 +94,6 @@ class Settings:
             values["schedule"] = schedule_from_dict(values["schedule"])
         if values.get("threshold") == "never":
             values["threshold"] = NEVER
-        if values.get("exit_layers") is not None:
-            values["exit_layers"] = tuple(values["exit_layers"])
         return cls(**values)
 
     def save(self, path: str | Path) -> None:
@@ -202,9 +200,12 @@ class Sampling:
             top_p = _number("top_p", self.top_p, "a number in (0, 1], or None")
             if not 0 < top_p <= 1:
                 raise SettingsError(f"top_p={self.top_p!r}: use a number in (0, 1], or None to keep every token")
+            object.__setattr__(self, "top_p", top_p)
         object.__setattr__(self, "top_k", _bound("top_k", self.top_k))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+        if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__") or not 0 <= self.seed < 2**63:
             raise SettingsError(f"seed={self.seed!r}: use a whole number in 0..2**63-1")
+        object.__setattr__(self, "temperature", temperature)
+        object.__setattr__(self, "seed", int(self.seed))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -220,11 +221,13 @@ def check_exit_layers(exit_layers: Any, num_layers: int | None = None) -> tuple[
     try:
         layers = tuple(exit_layers)
     except TypeError:
-        raise SettingsError(f"exit_layers={exit_layers!r}: give a list of layers in 1..{top}, such as [2, 4, 6]") from None
+        raise SettingsError(
+            f"exit_layers={exit_layers!r}: give a list of layers in 1..{top}, such as [2, 4, 6]"
+        ) from None
     if not layers:
         raise SettingsError(f"exit_layers is empty: give at least one layer in 1..{top}")
     for layer in layers:
-        whole = isinstance(layer, int) and not isinstance(layer, bool) or hasattr(layer, "__index__")
+        whole = hasattr(layer, "__index__") and not isinstance(layer, bool)
         if not whole or layer < 1 or (num_layers is not None and layer >= num_layers):
             model = "" if num_layers is None else f", and the model has {num_layers} layers"
             raise SettingsError(f"exit layer {layer!r}: exit layers are whole numbers in 1..{top}{model}")

@@ -1,7 +1,7 @@
 """What a decode leaves behind: tidy tables, a summary, and one Parquet file. No torch and no transformers here.
 
-`TraceRecorder` reads the stream of events; `Trace` is what it has read so far. Every table is a pandas DataFrame; the columns
-and their units are documented in `COLUMNS`.
+`TraceRecorder` reads the stream of events; `Trace` is what it has read so far. Every table is a pandas DataFrame; the
+columns and their units are documented in `COLUMNS`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from selfdraft_viz import events as ev
-from selfdraft_viz.errors import LoadError
+from selfdraft_viz.errors import LoadError, SettingsError
+from selfdraft_viz.schedules import KINDS, PerLayerTemperature
 from selfdraft_viz.settings import Settings
 from selfdraft_viz.text import Pieces
 
@@ -33,7 +34,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "text": "what the token adds to the text; a placeholder while a character is not whole",
         "kind": "prompt, first, accepted, correction, bonus; plain in ordinary decoding",
         "round": "the round that committed it; empty for prompt, first and plain tokens",
-        "exit_depth": "layers its value came from: the exit layer of an accepted draft, else all L; empty for the prompt",
+        "exit_depth": "layers its value came from: an accepted draft's exit layer, else all L; empty for the prompt",
         "confidence": "annealed confidence at that exit, 0..1; accepted drafts only",
         "seconds": "decoding time when it was committed; empty for the prompt",
     },
@@ -196,8 +197,11 @@ class Trace:
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write everything into one Parquet file: the tables one under the other, told apart by the column `table`; the rest
-        in the file's metadata. Returns the path."""
+        """Write everything into one Parquet file: the tables one under the other, told apart by the column `table`; the
+        rest in the file's metadata. Returns the path.
+
+        A schedule of one's own is saved as the temperatures it gave, a `PerLayerTemperature`.
+        """
         tables = [_to_arrow(name, getattr(self, name)) for name in COLUMNS]
         merged = pa.concat_tables(tables, promote_options="permissive")
         header = {
@@ -206,7 +210,7 @@ class Trace:
             "method": self.method,
             "num_layers": self.num_layers,
             "exit_layers": list(self.exit_layers),
-            "settings_history": [settings.to_dict() for settings in self.settings_history],
+            "settings_history": [self._savable(settings).to_dict() for settings in self.settings_history],
             "refusals": list(self.refusals),
             "finish_reason": self.finish_reason,
             "max_new_tokens": self.max_new_tokens,
@@ -218,6 +222,12 @@ class Trace:
         pq.write_table(merged.replace_schema_metadata(metadata), path, compression="zstd")
         return Path(path)
 
+    def _savable(self, settings: Settings) -> Settings:
+        if KINDS.get(settings.schedule.kind) is type(settings.schedule):
+            return settings
+        temperatures = settings.plan(self.exit_layers, self.num_layers).exit_temperatures
+        return settings.replace(schedule=PerLayerTemperature(temperatures))
+
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Read what `save` wrote, on any machine: no model and no torch needed.
@@ -225,21 +235,27 @@ class Trace:
         Raises:
             LoadError: the file is missing, damaged, or not a trace.
         """
+        path = Path(path)
+        if not path.is_file():
+            raise LoadError(f"there is no file {path}: give one that trace.save() wrote")
         try:
-            merged = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
+            merged = pq.ParquetFile(path).read()
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise LoadError(f"{path} is not a readable Parquet file: {error}") from error
         raw = (merged.schema.metadata or {}).get(b"selfdraft_viz")
         if raw is None:
             raise LoadError(f"{path} is a Parquet file, but no trace of selfdraft_viz")
-        header = json.loads(raw)
-        if header.pop("format_version") != _FORMAT_VERSION:
-            raise LoadError(f"{path} is a trace in another format version: update selfdraft_viz")
-        tables = {name: _from_arrow(name, merged) for name in COLUMNS}
-        header["exit_layers"] = tuple(header["exit_layers"])
-        header["refusals"] = tuple(header["refusals"])
-        header["settings_history"] = tuple(Settings.from_dict(settings) for settings in header["settings_history"])
-        return cls(**tables, **header)
+        try:
+            header = json.loads(raw)
+            if header.pop("format_version") != _FORMAT_VERSION:
+                raise LoadError(f"{path} is a trace in another format version: update selfdraft_viz")
+            tables = {name: _from_arrow(name, merged) for name in COLUMNS}
+            header["exit_layers"] = tuple(header["exit_layers"])
+            header["refusals"] = tuple(header["refusals"])
+            header["settings_history"] = tuple(Settings.from_dict(settings) for settings in header["settings_history"])
+            return cls(**tables, **header)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, SettingsError, pa.ArrowException) as error:
+            raise LoadError(f"{path} is a damaged trace: {type(error).__name__}: {error}") from error
 
 
 class TraceRecorder:
@@ -252,7 +268,10 @@ class TraceRecorder:
     """
 
     def __init__(
-        self, tokenizer: Any | None = None, model: dict[str, Any] | None = None, environment: dict[str, Any] | None = None
+        self,
+        tokenizer: Any | None = None,
+        model: dict[str, Any] | None = None,
+        environment: dict[str, Any] | None = None,
     ) -> None:
         self.pieces = Pieces(tokenizer)
         self._model = model or {}
@@ -290,8 +309,8 @@ class TraceRecorder:
                 self._finish_reason = event.reason
 
     def record(self, events: Iterable[ev.Event]) -> Trace:
-        """Read `events` to their end. If they fail or are interrupted, the exception carries what was recorded so far as
-        its attribute `trace`."""
+        """Read `events` to their end. If they fail or are interrupted, the exception carries what was recorded so far
+        as its attribute `trace`."""
         try:
             for event in events:
                 self.add(event)
@@ -326,9 +345,8 @@ class TraceRecorder:
         )
 
     def _tokens(self, started: ev.DecodeStarted, sequence: list[int]) -> pd.DataFrame:
-        prompt = [
-            (position, token_id, "prompt", None, None, None, None) for position, token_id in enumerate(started.prompt_ids)
-        ]
+        unset = (None,) * 4
+        prompt = [(position, token_id, "prompt", *unset) for position, token_id in enumerate(started.prompt_ids)]
         new = [
             (event.position, event.token_id, event.kind, event.round, event.exit_depth, event.confidence, event.seconds)
             for event in self._committed

@@ -7,7 +7,7 @@ SpecBound (Wen & Feng, Findings of ACL 2026, arXiv 2604.12247): annealed confide
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -75,21 +75,23 @@ class Knobs:
         self._read = source if callable(source) else lambda: source
         self._exit_layers = request.heads.exit_layers
         self._num_layers = request.model.num_layers
-        self._refused: object = None
+        self._refused = ""
         self.version = 0
         self.plan: Plan = self._worked_out(self._read())
 
     def refresh(self) -> Iterator[Event]:
         """Take over new settings if there are any and they are valid."""
-        settings = self._read()
-        if settings is self.plan.settings or settings is self._refused or settings == self.plan.settings:
-            return
         try:
-            self.plan = self._worked_out(settings)
+            settings = self._read()  # which may fail to make them, too
+            plan = self.plan if settings is self.plan.settings else self._worked_out(settings)
         except SettingsError as error:
-            self._refused = settings
-            yield SettingsRefused(str(error))
-        else:
+            if str(error) != self._refused:  # said once, however often it is read
+                self._refused = str(error)
+                yield SettingsRefused(self._refused)
+            return
+        self._refused = ""
+        if settings != self.plan.settings:
+            self.plan = plan
             self.version += 1
             yield SettingsChanged(self.version, settings)
 
@@ -153,8 +155,8 @@ def draft(sequence: Sequence, knobs: Knobs, round: Round) -> Iterator[Event]:
     )
 
 
-def draft_one(sequence: Sequence, knobs: Knobs, round: Round) -> Iterator[Event]:
-    """Run the newest row up through the exit layers until it is confident. Returns its `Draft`, or None if it is hard."""
+def draft_one(sequence: Sequence, knobs: Knobs, round: Round) -> Generator[Event, None, Draft | None]:
+    """Run the newest row up through the exit layers until it is confident. Returns its `Draft`; None if it is hard."""
     staircase = sequence.staircase
     row = staircase.rows - 1
     yield from knobs.refresh()
@@ -186,7 +188,8 @@ def check_exit(sequence: Sequence, knobs: Knobs, number: int, row: int, layer: i
         raise non_finite_logits(row + 1, f"exit layer {layer}")
     token_id = reading.token_id
     if request.sampling is not None:
-        (token_id,) = sequence.chooser.choose(reading.logits, row + 1)
+        whole = request.heads.whole(reading.logits, request.model.vocab_size)
+        (token_id,) = sequence.chooser.choose(whole, row + 1)
     return ExitCheck(
         round=number,
         position=row,
@@ -198,14 +201,14 @@ def check_exit(sequence: Sequence, knobs: Knobs, number: int, row: int, layer: i
         threshold=plan.threshold,
         exited=reading.confidence >= plan.threshold,
         settings_version=knobs.version,
-        top_tokens=top_tokens(reading.logits, request.top_tokens),
+        top_tokens=top_tokens(request, reading.logits),
         seconds=sequence.clock.now(),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ExitReading:
-    logits: Tensor  # (1, vocabulary)
+    logits: Tensor  # (1, tokens) over the heads' vocabulary
     token_id: int  # argmax z
     confidence: float
     unannealed_confidence: float | None
@@ -216,26 +219,27 @@ def read_exit(request: Request, hidden_states: Tensor, layer: int, temperature: 
     """One exit head on one row, (1, width). One read back from the device."""
     logits = request.heads.logits(request.model, layer, hidden_states)
     wide = logits[0] if logits.dtype in (torch.float32, torch.float64) else logits[0].float()
-    best, token_id = wide.max(dim=-1)
+    best, index = wide.max(dim=-1)
     behind = wide - best  # c = exp(best / T) / sum exp(z / T) = 1 / sum exp((z - best) / T)
-    values = [token_id.double(), (behind / temperature).exp_().sum().double()]
+    values = [index.double(), (behind / temperature).exp_().sum().double()]
     if request.detail == "full":
         values.append(behind.exp_().sum().double())
-    token, *sums = torch.stack(values).tolist()
-    return ExitReading(logits, int(token), 1.0 / sums[0], 1.0 / sums[1] if len(sums) > 1 else None)
+    column, *sums = torch.stack(values).tolist()
+    return ExitReading(logits, request.heads.token_id(int(column)), 1.0 / sums[0], 1.0 / sums[1] if len(sums) > 1 else None)
 
 
 @torch.inference_mode()
-def top_tokens(logits: Tensor, count: int) -> tuple[TokenGuess, ...]:
-    """The `count` likeliest tokens of (1, vocabulary) logits with their un-annealed probabilities, likeliest first."""
-    if count == 0:
+def top_tokens(request: Request, logits: Tensor) -> tuple[TokenGuess, ...]:
+    """The likeliest tokens of one exit's (1, tokens) logits with their un-annealed probabilities, likeliest first."""
+    if request.top_tokens == 0:
         return ()
-    probabilities, token_ids = logits[0].float().softmax(dim=-1).topk(min(count, logits.shape[-1]))
-    pairs = zip(token_ids.tolist(), probabilities.tolist(), strict=True)
-    return tuple(TokenGuess(token_id, probability) for token_id, probability in pairs)
+    count = min(request.top_tokens, logits.shape[-1])
+    probabilities, columns = logits[0].float().softmax(dim=-1).topk(count)
+    pairs = zip(columns.tolist(), probabilities.tolist(), strict=True)
+    return tuple(TokenGuess(request.heads.token_id(column), probability) for column, probability in pairs)
 
 
-def verify(sequence: Sequence, round: Round) -> Iterator[Event]:
+def verify(sequence: Sequence, round: Round) -> Generator[Event, None, list[int]]:
     """All pending rows up through the layers they still lack, in one pass. Returns the true token after each row."""
     staircase = sequence.staircase
     for run in staircase.advance(sequence.model.num_layers):
@@ -279,5 +283,7 @@ def commit(sequence: Sequence, round: Round, true_ids: list[int]) -> Iterator[Ev
 
 
 _COUNTS = [
-    field_.name for field_ in dataclasses.fields(Round) if field_.name.endswith("passes") or field_.name == "exit_checks"
+    field_.name
+    for field_ in dataclasses.fields(Round)
+    if field_.name.endswith("passes") or field_.name == "exit_checks"
 ]

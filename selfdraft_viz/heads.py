@@ -12,14 +12,16 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfdraft_viz.errors import HeadsMismatchError, LoadError
+from selfdraft_viz.layered.kernels import pack_linears
 from selfdraft_viz.settings import check_exit_layers
 
 if TYPE_CHECKING:
@@ -37,11 +39,15 @@ class ExitHeads:
         exit_layers: the layers they read, in 1..L-1.
         translators: for each exit layer a (width, width) weight and a (width,) bias; None = logit lens.
         metadata: what the heads know of their model and training; saved with them. See `describe_base`.
+        vocabulary: (tokens,) the token ids that the heads can draft, where that is not the whole vocabulary; None = all. A check
+            reads the unembedding rows of these alone, which is most of its cost; its probabilities are over them alone too.
+            Verification always uses the whole vocabulary, so the output stays exact.
 
     Attributes:
         exit_layers: shallow first.
         trained: whether there are translators.
         metadata: plain JSON data.
+        vocabulary: as above, in ascending order.
     """
 
     def __init__(
@@ -49,10 +55,13 @@ class ExitHeads:
         exit_layers: Sequence[int],
         translators: Mapping[int, tuple[Tensor, Tensor]] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        vocabulary: Tensor | None = None,
     ) -> None:
         self.exit_layers = check_exit_layers(exit_layers)
         self.translators = None if translators is None else {layer: translators[layer] for layer in self.exit_layers}
         self.metadata: dict[str, Any] = dict(metadata or {})
+        self.vocabulary = None if vocabulary is None else vocabulary.to(torch.int64).sort().values
+        self._unembeddings: WeakKeyDictionary[LayeredModel, nn.Linear] = WeakKeyDictionary()
 
     @property
     def trained(self) -> bool:
@@ -63,20 +72,41 @@ class ExitHeads:
         return "trained" if self.trained else "logit lens"
 
     def logits(self, model: LayeredModel, layer: int, hidden_states: Tensor) -> Tensor:
-        """(rows, width) hidden states after `layer` layers -> (rows, vocabulary) logits z of that exit."""
+        """(rows, width) hidden states after `layer` layers -> (rows, tokens) logits z of that exit, over `vocabulary`."""
         if self.translators is not None:
             weight, bias = self.translators[layer]
             hidden_states = F.linear(hidden_states, weight, bias)
-        return model.unembed(model.norm(hidden_states))
+        return self.unembed(model, model.norm(hidden_states))
+
+    def unembed(self, model: LayeredModel, normed: Tensor) -> Tensor:
+        """(rows, width) hidden states after the final norm -> (rows, tokens) logits over `vocabulary`."""
+        if self.vocabulary is None:
+            return model.unembed(normed)
+        if model not in self._unembeddings:
+            self._unembeddings[model] = _rows_of(model.unembedding, self.vocabulary)
+        return model.soft_capped(self._unembeddings[model](normed))
+
+    def token_id(self, index: int) -> int:
+        """The token that column `index` of the logits stands for."""
+        return index if self.vocabulary is None else int(self.vocabulary[index])
+
+    def whole(self, logits: Tensor, vocab_size: int) -> Tensor:
+        """(rows, tokens) logits over `vocabulary` -> (rows, vocab_size), -inf for the tokens that are not in it."""
+        if self.vocabulary is None:
+            return logits
+        spread = logits.new_full((logits.shape[0], vocab_size), float("-inf"))
+        spread[:, self.vocabulary.to(logits.device)] = logits
+        return spread
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ExitHeads:
         """A copy whose translators are on `device` in `dtype`."""
         if self.translators is None:
             return self
         moved = {
-            layer: (weight.to(device, dtype), bias.to(device, dtype)) for layer, (weight, bias) in self.translators.items()
+            layer: (weight.to(device, dtype), bias.to(device, dtype))
+            for layer, (weight, bias) in self.translators.items()
         }
-        return ExitHeads(self.exit_layers, moved, self.metadata)
+        return ExitHeads(self.exit_layers, moved, self.metadata, self.vocabulary)
 
     def select(self, exit_layers: Sequence[int]) -> ExitHeads:
         """Only the heads at `exit_layers`.
@@ -93,7 +123,7 @@ class ExitHeads:
                 f"no trained head at exit layer {', '.join(map(str, missing))}; there are heads at "
                 f"{', '.join(map(str, self.exit_layers))}: choose among these, train more, or use heads='logit lens'"
             )
-        return ExitHeads(wanted, self.translators, self.metadata)
+        return ExitHeads(wanted, self.translators, self.metadata, self.vocabulary)
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file; a folder gets `exit_heads.safetensors`. Returns the file's path.
@@ -111,6 +141,8 @@ class ExitHeads:
         for layer, (weight, bias) in self.translators.items():
             tensors[f"layer_{layer}.weight"] = weight.detach().cpu().contiguous()
             tensors[f"layer_{layer}.bias"] = bias.detach().cpu().contiguous()
+        if self.vocabulary is not None:
+            tensors["vocabulary"] = self.vocabulary.cpu().to(torch.int32)
         metadata = {
             "format": _FORMAT,
             "format_version": _FORMAT_VERSION,
@@ -144,31 +176,54 @@ class ExitHeads:
                 f"{file} has format version {header.get('format_version')}, this program reads {_FORMAT_VERSION}: "
                 "update selfdraft_viz, or train the heads again"
             )
-        layers = json.loads(header["exit_layers"])
         try:
-            translators = {layer: (tensors[f"layer_{layer}.weight"], tensors[f"layer_{layer}.bias"]) for layer in layers}
+            layers, metadata = json.loads(header["exit_layers"]), json.loads(header["metadata"])
+            names = {layer: (f"layer_{layer}.weight", f"layer_{layer}.bias") for layer in layers}
+            translators = {layer: (tensors[weight], tensors[bias]) for layer, (weight, bias) in names.items()}
+            return cls(layers, translators, metadata, tensors.get("vocabulary"))
         except KeyError as error:
             raise LoadError(f"{file} is incomplete: {error} is missing") from error
-        return cls(layers, translators, json.loads(header["metadata"]))
+        except (TypeError, ValueError) as error:
+            raise LoadError(f"{file} is damaged: {error}") from error
 
     def check_belongs_to(self, model: LayeredModel, name: str) -> None:
         """Refuse heads that were trained for another model; logit-lens heads fit every model.
 
         Raises:
             HeadsMismatchError: the model differs in size, or in its unembedding or final norm.
+            LoadError: a head is not finite.
         """
         check_exit_layers(self.exit_layers, model.num_layers)
-        if not self.trained:
+        if self.translators is None:
             return
         described = self.metadata.get("base", {})
         theirs = {key: described.get(key) for key in ("num_layers", "width", "vocab_size", "hash")}
         ours = {key: value for key, value in describe_base(model).items() if key in theirs}
         if theirs != ours:
-            different = ", ".join(f"{key} {theirs[key]} against {ours[key]}" for key in ours if ours[key] != theirs[key])
+            different = ", ".join(
+                f"{key} {theirs[key]} against {ours[key]}" for key in ours if ours[key] != theirs[key]
+            )
             raise HeadsMismatchError(
                 f"these exit heads were trained for another model, {described.get('id')!r}, not for {name!r} "
                 f"({different}): load the heads of this model, train new ones, or use heads='logit lens'"
             )
+        for layer, translator in self.translators.items():
+            if not all(torch.isfinite(tensor).all() for tensor in translator):
+                raise LoadError(
+                    f"the exit head at layer {layer} holds NaN or infinite numbers: load it from an undamaged file, train "
+                    "it again, or use heads='logit lens'"
+                )
+
+
+def _rows_of(unembedding: nn.Linear, vocabulary: Tensor) -> nn.Linear:
+    """The unembedding of some tokens alone."""
+    rows = vocabulary.to(unembedding.weight.device)
+    reduced = nn.Linear(unembedding.in_features, len(rows), bias=unembedding.bias is not None, device="meta")
+    reduced.weight = nn.Parameter(unembedding.weight.detach()[rows].clone(), requires_grad=False)
+    if unembedding.bias is not None:
+        reduced.bias = nn.Parameter(unembedding.bias.detach()[rows].clone(), requires_grad=False)
+    pack_linears(reduced)
+    return reduced
 
 
 def describe_base(model: LayeredModel) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from selfdraft_viz.errors import LoadError, PromptError, SettingsError, Unsuppor
 from selfdraft_viz.events import Event
 from selfdraft_viz.heads import HEADS_FILE, ExitHeads, default_exit_layers
 from selfdraft_viz.layered import LayeredModel, family_of
+from selfdraft_viz.layered.kernels import pack_linears
 from selfdraft_viz.settings import Sampling, Settings
 from selfdraft_viz.trace import Trace, TraceRecorder, environment
 
@@ -67,12 +68,11 @@ def load(
         folder = Path(source) if Path(source).is_dir() else None
         base = _load_base(str(source), target, _dtype(dtype, target), revision)
         tokenizer = tokenizer or _load_tokenizer(str(source), revision)
+        pack_linears(base)
         if folder is not None and (folder / PRESET_FILE).is_file():
             preset = Settings.load(folder / PRESET_FILE)
     base.eval()
     layered = LayeredModel(base)
-    if not isinstance(with_name, PreTrainedModel_):
-        pack_linears(base)
     chosen = _load_heads(heads, folder, layered, exit_layers, identity)
     return Model(layered, tokenizer, chosen.to(layered.device, layered.dtype), identity, revision, preset)
 

@@ -123,7 +123,7 @@ class ExponentialAnnealing(Schedule):
 
     def temperature(self, layer: int, num_layers: int) -> float:
         floor = math.expm1(-self.rate)  # not exp(), which cannot tell a small rate from 0
-        return 1.0 + self.alpha * (floor - math.expm1(-self.rate * (layer / num_layers))) / floor
+        return 1.0 + self.alpha * ((floor - math.expm1(-self.rate * (layer / num_layers))) / floor)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What is computed about decoding: trained exit heads, agreement, tuned settings, speed."""

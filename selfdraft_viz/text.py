@@ -8,14 +8,20 @@ from typing import Any
 PLACEHOLDER = "�"
 """Stands for a token that is part of a character, until the character is whole."""
 
-_CONTEXT = 6  # tokens decoded before a piece, so that word boundaries come out as in running text
+CONTEXT = 9
+"""How many tokens before a piece `Pieces.piece` looks at."""
+
+_WINDOW = (
+    6  # of these are decoded: enough for word boundaries to come out as in running text, and for a split character
+)
 
 
 class Pieces:
     """What each token adds to the text.
 
     Byte-level tokens can split a character; such a piece is `PLACEHOLDER` until the token that completes the character,
-    whose piece is the whole of it. Without a tokenizer a piece is the token id in angle brackets.
+    whose piece is the whole of it and whatever came with its parts. So the pieces together, less the placeholders, are
+    the text. Without a tokenizer a piece is the token id in angle brackets.
     """
 
     def __init__(self, tokenizer: Any | None) -> None:
@@ -28,20 +34,42 @@ class Pieces:
             return "".join(f"⟨{token_id}⟩" for token_id in token_ids)
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
+    def continuation(self, before: Sequence[int], token_ids: Sequence[int]) -> str:
+        """The text that `token_ids` add after the tokens `before`. Unlike `decode`, it keeps a space that it begins
+        with where the tokenizer drops one at the start of a text."""
+        context = self._window(before)
+        return self._added(context, [*context, *token_ids], token_ids)
+
     def piece(self, before: Sequence[int], token_id: int) -> str:
         """What `token_id` adds after the tokens `before`."""
-        key = (*before[-_CONTEXT:], token_id)
+        key = (*before[-CONTEXT:], token_id)
         if key not in self._cache:
             if len(self._cache) > 50_000:
                 self._cache.clear()
-            self._cache[key] = self._piece(key[:-1], token_id)
+            context = self._window(key[:-1])
+            together = [*context, token_id]
+            unfinished = self._tokenizer is not None and self.decode(together).endswith(PLACEHOLDER)
+            self._cache[key] = PLACEHOLDER if unfinished else self._added(context, together, [token_id])
         return self._cache[key]
 
-    def _piece(self, before: Sequence[int], token_id: int) -> str:
+    def _window(self, before: Sequence[int]) -> list[int]:
+        """The last tokens of `before`, not cut inside a character that is spelled out in single-byte tokens: where a
+        tokenizer falls back on those, one stray byte would spoil all that follow it."""
+        start = max(0, len(before) - _WINDOW)
+        while start > 0 and start > len(before) - CONTEXT and self._continues_a_character(before[start]):
+            start -= 1
+        return list(before[start:])
+
+    def _continues_a_character(self, token_id: int) -> bool:
         if self._tokenizer is None:
-            return f"⟨{token_id}⟩"
-        earlier = self.decode(before).rstrip(PLACEHOLDER)  # what it ends with is a character not yet whole
-        whole = self.decode([*before, token_id])
-        if whole.endswith(PLACEHOLDER):
-            return PLACEHOLDER
-        return whole[len(earlier) :] if whole.startswith(earlier) else self.decode([token_id])
+            return False
+        word = self._tokenizer.convert_ids_to_tokens(token_id)
+        return isinstance(word, str) and len(word) == 6 and "<0x80>" <= word <= "<0xBF>"
+
+    def _added(self, context: list[int], together: list[int], token_ids: Sequence[int]) -> str:
+        """The text of `together` less that of the tokens before `token_ids` whose characters were whole."""
+        whole, earlier = self.decode(together), self.decode(context)
+        while earlier.endswith(PLACEHOLDER):
+            context = context[:-1]
+            earlier = self.decode(context)
+        return whole[len(earlier) :] if whole.startswith(earlier) else self.decode(token_ids)

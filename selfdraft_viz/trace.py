@@ -23,7 +23,7 @@ from selfdraft_viz import events as ev
 from selfdraft_viz.errors import LoadError, SettingsError
 from selfdraft_viz.schedules import KINDS, PerLayerTemperature
 from selfdraft_viz.settings import Settings
-from selfdraft_viz.text import Pieces
+from selfdraft_viz.text import CONTEXT, Pieces
 
 _FORMAT_VERSION = 1
 
@@ -331,7 +331,7 @@ class TraceRecorder:
             exit_checks=self._exit_checks(started, sequence),
             layer_passes=self._layer_passes(),
             drafts=self._drafts(started, sequence),
-            text=self.pieces.decode(sequence[len(started.prompt_ids) :]),
+            text=self.pieces.continuation(started.prompt_ids, sequence[len(started.prompt_ids) :]),
             method=started.method,
             num_layers=started.num_layers,
             exit_layers=started.exit_layers,
@@ -380,7 +380,7 @@ class TraceRecorder:
             first = verified.first_position
             for j, token_id in enumerate(stopped.draft_ids):
                 outcome = "accepted" if j < verified.accepted else "rejected" if j == verified.accepted else "dropped"
-                before = [*sequence[max(0, first - 8) : first], *stopped.draft_ids[:j]]
+                before = [*sequence[max(0, first - CONTEXT) : first], *stopped.draft_ids[:j]]
                 rows.append(
                     (
                         stopped.round,
@@ -401,7 +401,7 @@ class TraceRecorder:
         for event in self._checks:
             first_row = first_rows.setdefault(event.round, event.position)
             guesses = drafted.get(event.round, ())[: event.position - first_row]
-            before = [*sequence[max(0, first_row - 8) : first_row + 1], *guesses]
+            before = [*sequence[max(0, first_row - CONTEXT) : first_row + 1], *guesses]
             settings = self._settings[event.settings_version]
             rows.append(
                 {

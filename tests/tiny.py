@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -155,7 +155,7 @@ FAMILIES: dict[str, Callable[[], tf.PreTrainedModel]] = {
 """One small model of every family, and of every feature of a family that changes how it decodes."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def base(family: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> tf.PreTrainedModel:
     """A random model. Shared between tests: change nothing in it."""
     return randomised(FAMILIES[family](), seed).to(dtype)
@@ -176,11 +176,17 @@ def randomised(model: tf.PreTrainedModel, seed: int) -> tf.PreTrainedModel:
                 parameter.copy_(noise * (WIDTH**-0.5 if gemma else 1.0))
             elif parameter.dim() > 1:
                 writes = any(part in name for part in ("o_proj", "down_proj", "c_proj", "dense.", "dense_4h_to_h"))
-                parameter.copy_(noise * (0.25 if writes else 1.0) * parameter.shape[0 if kind == "gpt2" else -1] ** -0.5)
+                parameter.copy_(
+                    noise * (0.25 if writes else 1.0) * parameter.shape[0 if kind == "gpt2" else -1] ** -0.5
+                )
             elif name.endswith("bias"):
                 parameter.copy_(noise * 0.2)
-            elif name.endswith(("model.norm.weight", "language_model.norm.weight", "ln_f.weight", "final_layer_norm.weight")):
-                parameter.copy_(4.0 * noise - 1.0 if gemma else noise)  # of either sign, or tied embeddings make each token repeat itself
+            elif name.endswith(
+                ("model.norm.weight", "language_model.norm.weight", "ln_f.weight", "final_layer_norm.weight")
+            ):
+                parameter.copy_(
+                    4.0 * noise - 1.0 if gemma else noise
+                )  # of either sign, or tied embeddings make each token repeat itself
             elif normed_outputs and "post_" in name:
                 parameter.copy_(noise * 0.05 + (0.25 - 1.0 * gemma))  # Gemma's norms count from 1
             else:

@@ -1,0 +1,43 @@
+"""What the stream of events of an ordinary decode says."""
+
+from __future__ import annotations
+
+import strategies
+from hypothesis import given, settings
+
+from selfdraft_viz.events import Committed, DecodeFinished, DecodeStarted, LayersRan
+
+
+@settings(max_examples=30)
+@given(decode=strategies.decodes())
+def test_every_token_after_the_first_costs_each_layer_one_pass_of_one_row(decode: strategies.Decode) -> None:
+    """Breaks when the yardstick itself, ordinary decoding, runs a layer more or less than once a token."""
+    started, *events, finished = decode.model.stream_plain(decode.prompt, **decode.options)
+    num_layers = decode.model.num_layers
+    assert isinstance(started, DecodeStarted)
+    assert isinstance(finished, DecodeFinished)
+    assert started.method == "plain"
+    assert finished.new_tokens == decode.max_new_tokens
+    position = len(decode.prompt)
+    for index, (ran, committed) in enumerate(zip(events[::2], events[1::2], strict=True)):
+        assert isinstance(ran, LayersRan)
+        assert isinstance(committed, Committed)
+        assert (ran.first_layer, ran.last_layer, ran.round, ran.catch_up_rows) == (1, num_layers, None, 0)
+        assert committed.position == ran.stop_position == position
+        assert committed.exit_depth == num_layers
+        if index == 0:
+            assert (ran.phase, ran.first_position, committed.kind) == ("prefill", 0, "first")
+        else:
+            assert (ran.phase, ran.first_position, committed.kind) == ("plain", position - 1, "plain")
+        position += 1
+    trace = decode.plain()
+    if decode.max_new_tokens > 1:
+        assert trace.summary()["layer_passes_per_token"] == num_layers
+
+
+@settings(max_examples=20)
+@given(decode=strategies.decodes())
+def test_less_detail_gives_the_same_tokens(decode: strategies.Decode) -> None:
+    """Breaks when the events asked for change what is decoded."""
+    assert decode.plain(detail="tokens").token_ids == decode.plain(detail="full").token_ids
+    assert len(decode.plain(detail="tokens").layer_passes) == 0

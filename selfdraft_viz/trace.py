@@ -20,7 +20,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from selfdraft_viz import events as ev
-from selfdraft_viz.errors import LoadError, SettingsError
+from selfdraft_viz.errors import LoadError
 from selfdraft_viz.schedules import KINDS, PerLayerTemperature
 from selfdraft_viz.settings import Settings
 from selfdraft_viz.text import CONTEXT, Pieces
@@ -254,7 +254,9 @@ class Trace:
             header["refusals"] = tuple(header["refusals"])
             header["settings_history"] = tuple(Settings.from_dict(settings) for settings in header["settings_history"])
             return cls(**tables, **header)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, SettingsError, pa.ArrowException) as error:
+        except LoadError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
             raise LoadError(f"{path} is a damaged trace: {type(error).__name__}: {error}") from error
 
 

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import tiny
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import selfdraft_viz as sv
 from selfdraft_viz.events import Event
+
+
+def examples(count: int) -> settings:
+    """`@examples(60)`: that many examples where the profile has its usual 50, more or fewer where it has."""
+    return settings(max_examples=max(1, count * settings.default.max_examples // 50))
+
 
 alphas = st.floats(-0.9, 4.0)
 exit_temperatures = st.floats(0.2, 5.0)

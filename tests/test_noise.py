@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from strategies import examples
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import selfdraft_viz as sv
@@ -105,7 +106,7 @@ def test_a_row_is_drawn_alike_alone_and_among_others(seed: int, first: int, rows
     assert together == alone
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     temperature=st.floats(0.05, 5.0),
     top_k=st.none() | st.integers(1, 40),

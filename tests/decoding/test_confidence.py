@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import strategies
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from strategies import examples
 from torch.nn import functional as F
 
 import selfdraft_viz as sv
@@ -34,7 +35,7 @@ def exit_logits(model: sv.Model, token_ids: list[int], layer: int, row: int) -> 
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(decode=strategies.decodes(sampled=False))
 def test_confidences_and_drafts_are_those_of_transformers_hidden_states(decode: strategies.Decode) -> None:
     """Breaks when an exit reads the wrong row or depth, leaves out a translator, the norm or the soft-capping, or

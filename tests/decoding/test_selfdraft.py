@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 import strategies
 import tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import examples
 
 import selfdraft_viz as sv
 from selfdraft_viz.decoding import request as request_module
@@ -210,7 +211,7 @@ class Replay:
         return self.drafts[0].position
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(decode=strategies.decodes(), data=st.data())
 def test_every_row_runs_through_every_layer_once_and_the_events_say_so(
     decode: strategies.Decode, data: st.DataObject
@@ -222,7 +223,7 @@ def test_every_row_runs_through_every_layer_once_and_the_events_say_so(
         Replay(decode).follow(decode.stream())
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(decode=strategies.decodes(), count=st.integers(0, 6))
 def test_less_detail_says_less_about_the_same_decode(decode: strategies.Decode, count: int) -> None:
     """Breaks when the detail asked for changes what is decoded, or a count that is told."""
@@ -253,7 +254,7 @@ def test_less_detail_says_less_about_the_same_decode(decode: strategies.Decode, 
                 assert event.token_id == event.top_tokens[0].token_id
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(decode=strategies.decodes(), after=st.integers(0, 60))
 def test_a_decode_closed_early_leaves_the_model_usable(decode: strategies.Decode, after: int) -> None:
     """Breaks when a stopped decode leaves something behind in the model."""

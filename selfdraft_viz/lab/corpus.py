@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from selfdraft_viz.errors import PromptError
+from selfdraft_viz.layered.staircase import additive_mask
 
 if TYPE_CHECKING:
     from selfdraft_viz.model import Model
@@ -41,7 +42,7 @@ def token_windows(model: Model, texts: Iterable[str | Sequence[int]], window: in
     return torch.tensor(ids[: count * window], dtype=torch.int64).view(count, window)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def continuations(
     model: Model,
     prompts: Tensor,
@@ -55,9 +56,9 @@ def continuations(
     """The model's own continuations, many at once: what decoding itself will meet.
 
     Args:
-        model: whose base model generates, by `transformers.generate`, end-of-sequence tokens ignored.
+        model: whose layers run, over keys and values allocated once a batch; end-of-sequence tokens are no end here.
         prompts: (rows, prompt tokens), all of one length.
-        max_new_tokens: how many tokens to add to each.
+        max_new_tokens: how many tokens to add to each; prompt and new ones must fit into the context.
         temperature: None = greedy, else sampling.
         batch_size: rows generated together.
         seed: for sampling.
@@ -65,27 +66,66 @@ def continuations(
 
     Returns:
         (rows, prompt tokens + max_new_tokens) on the CPU.
+
+    Raises:
+        PromptError: they do not fit into the context.
     """
-    options: dict = {"do_sample": False}
-    if temperature is not None:
-        torch.manual_seed(seed)
-        options = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    rows = []
+    length = prompts.shape[1] + max_new_tokens
+    if length > model.context_length:
+        raise PromptError(
+            f"{prompts.shape[1]} prompt tokens and {max_new_tokens} new ones go past the model's context of "
+            f"{model.context_length}: use at most {model.context_length - prompts.shape[1]} new tokens"
+        )
+    generator = torch.Generator(model.device).manual_seed(seed)
+    done = []
     bar = tqdm(total=len(prompts), desc="continuations", unit="row", disable=not progress)
     for batch in prompts.split(batch_size):
-        batch = batch.to(model.device)
-        output = model.base.generate(
-            batch,
-            attention_mask=torch.ones_like(batch),
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=max_new_tokens,
-            pad_token_id=min(model.end_of_sequence_ids, default=0),
-            **options,
-        )
-        rows.append(output.cpu())
+        token_ids = new = batch.to(model.device)
+        cache = _BatchCache(length)
+        while token_ids.shape[1] < length:
+            logits = _next_logits(model, new, cache)
+            if temperature is None:
+                new = logits.argmax(dim=-1, keepdim=True)
+            else:
+                new = (logits.float() / temperature).softmax(dim=-1).multinomial(1, generator=generator)
+            token_ids = torch.cat([token_ids, new], dim=1)
+        done.append(token_ids.cpu())
         bar.update(len(batch))
     bar.close()
-    return torch.cat(rows)
+    return torch.cat(done).clone()
+
+
+def _next_logits(model: Model, new: Tensor, cache: _BatchCache) -> Tensor:
+    """(rows, vocabulary) logits after the (rows, tokens) `new` ones, which all come after what is in the cache."""
+    layered, family = model.layered, model.layered.family
+    cache.start, cache.stop = cache.stop, cache.stop + new.shape[1]
+    positions = torch.arange(cache.start, cache.stop, device=new.device)[None]
+    hidden_states = family.embed(layered.decoder, new, positions)
+    keys = torch.arange(cache.stop, device=new.device)
+    masks = {window: additive_mask(hidden_states, window, positions[0], keys) for window in set(layered.windows)}
+    ropes = {kind: family.rope(layered.decoder, hidden_states, positions, kind) for kind in set(layered.layer_types)}
+    for layer, window, kind in zip(layered.layers, layered.windows, layered.layer_types, strict=True):
+        hidden_states = family.call(layer, hidden_states, masks[window], positions, ropes[kind], cache)
+    return layered.unembed(layered.norm(hidden_states[:, -1]))
+
+
+class _BatchCache:
+    """Keys and values of many rows at once, all equally long: (rows, heads, length, head width) a layer."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._stored: dict[int, tuple[Tensor, Tensor]] = {}
+        self.start = self.stop = 0
+
+    def update(self, keys: Tensor, values: Tensor, layer_index: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if layer_index not in self._stored:
+            self._stored[layer_index] = tuple(
+                new.new_empty((*new.shape[:2], self._length, new.shape[3])) for new in (keys, values)
+            )
+        stored_keys, stored_values = self._stored[layer_index]
+        stored_keys[:, :, self.start : self.stop] = keys
+        stored_values[:, :, self.start : self.stop] = values
+        return stored_keys[:, :, : self.stop], stored_values[:, :, : self.stop]
 
 
 def own_samples(model: Model, tokens: int, window: int, *, seed: int = 0, progress: bool = True) -> Tensor:

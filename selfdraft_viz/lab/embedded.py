@@ -1,34 +1,47 @@
 """How the embedded model's exit heads, tables and preset are made. Run it to make them again:
 
     python -m selfdraft_viz.lab.embedded heads CORPUS      # trains the exit heads on the train files of CORPUS
-    python -m selfdraft_viz.lab.embedded report CORPUS     # agreement, acceptance and calibration on its valid files
+    python -m selfdraft_viz.lab.embedded report CORPUS     # agreement, exits and acceptance on its valid files
+    python -m selfdraft_viz.lab.embedded preset CORPUS     # searches the settings that ship with the model
 
-CORPUS is a folder with `train_KIND.jsonl.xz` and `valid_KIND.jsonl.xz` for the kinds stories, tales and python, each line an
-object with a `text`. The embedded model's card says what is in them. Only the train files are trained on.
+CORPUS is a folder with `train_KIND.jsonl.xz` and `valid_KIND.jsonl.xz` for the kinds stories, tales and python, each
+line an object with a `text`. The embedded model's card says what is in them. Only the train files are trained on.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import lzma
+import math
 import random
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import optuna
 import torch
 import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from selfdraft_viz.heads import ExitHeads
 from selfdraft_viz.lab.corpus import continuations, token_windows
+from selfdraft_viz.lab.costs import Costs, measure_costs
+from selfdraft_viz.lab.record import DenseRecord, record
+from selfdraft_viz.lab.replay import replay
 from selfdraft_viz.lab.training import train_exit_heads
-from selfdraft_viz.model import Model, embedded_folder, load
+from selfdraft_viz.model import PRESET_FILE, Model, embedded_folder, load
+from selfdraft_viz.schedules import LinearAnnealing
+from selfdraft_viz.settings import Settings
 
+HERE = embedded_folder()
 KINDS = ("stories", "tales", "python")
 EXIT_LAYERS = (2, 3, 4, 6, 8)
 PREFIX, WINDOW = 48, 192  # tokens: a prompt, and a prompt with what follows
 VOCABULARY = 2048  # tokens that the heads can draft
-WINDOWS = 1500  # of each kind, of given text and of the model's own continuations
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+WINDOWS = 1500  # of each kind of given text
+OWN_WINDOWS = {"stories": 1500, "tales": 1500, "python": 1000}  # of the model's own continuations
 
 app = typer.Typer(help=__doc__, add_completion=False)
 
@@ -58,27 +71,30 @@ def text_windows(model: Model, corpus: Path, kind: str, split: str, count: int, 
 @app.command()
 def heads(
     corpus: Path,
-    output: Annotated[Path, typer.Option(help="Folder for the heads.")] = embedded_folder(),
+    output: Annotated[Path, typer.Option(help="Folder for the heads.")] = HERE,
     work: Annotated[Path, typer.Option(help="Folder for the continuations and the checkpoint.")] = Path(
         "embedded-work"
     ),
-    steps: int = 1000,
-    learning_rate: float = 2e-3,
+    steps: int = 800,
+    learning_rate: float = 4e-3,
 ) -> None:
-    """Train the exit heads: half on given text, half on the model's own greedy continuations of it, where decoding lives."""
+    """Train the exit heads: half on given text, half on the model's own greedy continuations of it, where decoding
+    lives."""
     model = load(heads="logit lens")
     work.mkdir(parents=True, exist_ok=True)
     given, own = [], []
     for kind in KINDS:
         windows = text_windows(model, corpus, kind, "train", 2 * WINDOWS)
         given.append(windows[:WINDOWS])
-        own.append(_own_continuations(model, windows[WINDOWS:], work / f"own_{kind}.safetensors"))
+        own.append(
+            _own_continuations(model, windows[WINDOWS : WINDOWS + OWN_WINDOWS[kind]], work / f"own_{kind}.safetensors")
+        )
     trained = train_exit_heads(
         model,
         torch.cat([*given, *own]),
         exit_layers=EXIT_LAYERS,
         steps=steps,
-        batch_size=21,
+        batch_size=10,
         window=WINDOW,
         vocabulary=VOCABULARY,
         learning_rate=learning_rate,
@@ -91,9 +107,112 @@ def heads(
     typer.echo(f"saved {trained.save(output)}")
 
 
+@app.command()
+def report(
+    corpus: Path,
+    output: Annotated[Path | None, typer.Option(help="A JSON file to write the figures to.")] = None,
+    windows: Annotated[int, typer.Option(help="Windows of each kind of text.")] = 60,
+) -> None:
+    """Agreement, exits and acceptance per exit on the valid files: logit lens and trained heads, given text and own
+    text."""
+    trained = load()
+    lens = trained.with_heads(ExitHeads(trained.exit_layers))
+    rows = []
+    for kind in KINDS:
+        given = text_windows(trained, corpus, kind, "valid", windows)
+        own = continuations(trained, given[:, :PREFIX], WINDOW - PREFIX, batch_size=windows, progress=False)
+        for text, (ids, start) in {"given": (given, 0), "own": (own, PREFIX - 1)}.items():
+            for model in (lens, trained):
+                rows += exit_table(record(model, ids, start=start), model.heads.kind, kind, text)
+    for row in rows:
+        typer.echo(" ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+    if output is not None:
+        output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def exit_table(dense: DenseRecord, heads: str, kind: str, text: str) -> list[dict[str, Any]]:
+    """Per exit layer: agreement with the final layer over all rows, and the share of rows whose un-annealed confidence
+    reaches a threshold with the agreement among those (what their acceptance would be)."""
+    confidences = dense.confidences(dict.fromkeys(dense.exit_layers, 1.0))[:, dense.start : -1]
+    agrees = dense.agrees[:, dense.start : -1]
+    table = []
+    for index, layer in enumerate(dense.exit_layers):
+        row: dict[str, Any] = {
+            "kind": kind,
+            "text": text,
+            "heads": heads,
+            "exit": layer,
+            "rows": agrees[..., index].size,
+            "agreement": float(agrees[..., index].mean()),
+        }
+        for threshold in THRESHOLDS:
+            exits = confidences[..., index] >= threshold
+            row[f"exits at {threshold}"] = float(exits.mean())
+            row[f"accepted at {threshold}"] = float(agrees[..., index][exits].mean()) if exits.any() else None
+        table.append(row)
+    return table
+
+
+@app.command()
+def preset(
+    corpus: Path,
+    output: Annotated[Path, typer.Option(help="Folder for preset.json.")] = HERE,
+    windows: Annotated[int, typer.Option(help="Windows of each kind of text.")] = 40,
+    trials: int = 400,
+) -> None:
+    """Search the settings with the best predicted speed on continuations of the train files, and save them as the
+    preset.
+
+    Predicted: rounds replayed from a dense record, times the costs measured on this machine. `selfdraft-viz bench`
+        measures.
+    """
+    model = load()
+    costs = measure_costs(model)
+    typer.echo(str(costs))
+    records = {}
+    for kind in KINDS:
+        given = text_windows(model, corpus, kind, "train", windows, seed=1)
+        own = continuations(model, given[:, :PREFIX], WINDOW - PREFIX, batch_size=windows, progress=False)
+        records[kind] = record(model, own, start=PREFIX)
+    best, study = search(model, records, costs, trials)
+    for kind, dense in records.items():
+        made = replay(dense, best)
+        typer.echo(
+            f"{kind}: predicted {costs.plain(model.num_layers) / costs.selfdraft(made):.2f}x, acceptance "
+            f"{made.acceptance_rate:.2f}, {made.tokens_per_round:.2f} tokens per round"
+        )
+    typer.echo(f"{best} after {len(study.trials)} trials")
+    best.save(output / PRESET_FILE)
+
+
+def search(model: Model, records: dict[str, DenseRecord], costs: Costs, trials: int) -> tuple[Settings, optuna.Study]:
+    """The settings with the best geometric mean, over kinds, of predicted speedup (Optuna, TPE)."""
+    plain = costs.plain(model.num_layers)
+    subsets = [subset for size in (1, 2, 3) for subset in itertools.combinations(model.exit_layers, size)]
+    names = {" ".join(map(str, subset)): subset for subset in subsets}
+
+    def settings(trial: optuna.Trial | optuna.trial.FrozenTrial) -> Settings:
+        return Settings(
+            schedule=LinearAnnealing(round(trial.suggest_float("alpha", -0.5, 1.5, step=0.05), 2)),
+            threshold=round(trial.suggest_float("threshold", 0.05, 0.95, step=0.01), 2),
+            max_width=trial.suggest_int("max_width", 1, 16),
+            exit_layers=names[trial.suggest_categorical("exit_layers", list(names))],
+        )
+
+    def objective(trial: optuna.Trial) -> float:
+        chosen = settings(trial)
+        gains = [math.log(plain / costs.selfdraft(replay(dense, chosen))) for dense in records.values()]
+        return math.exp(sum(gains) / len(gains))
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, multivariate=True))
+    study.optimize(objective, n_trials=trials)
+    return settings(study.best_trial), study
+
+
 def _own_continuations(model: Model, windows: Tensor, cache: Path) -> Tensor:
     if not cache.is_file():
-        made = continuations(model, windows[:, :PREFIX], WINDOW - PREFIX, batch_size=250)
+        made = continuations(model, windows[:, :PREFIX], WINDOW - PREFIX, batch_size=50)
         save_file({"windows": made}, cache)
     return load_file(cache)["windows"]
 

@@ -1,8 +1,9 @@
 """Training exit heads: the base model stays frozen, one affine translator an exit layer learns.
 
 The default loss is cross-entropy on the token that the final layer itself would choose (its argmax): then a head's
-confidence is, as far as it is calibrated, the chance that its draft is accepted. KL from the final layer's distribution (the
-tuned lens, arXiv 2303.08112) and next-token cross-entropy on the text (as SpecBound trains, arXiv 2604.12247) are there too.
+confidence is, as far as it is calibrated, the chance that its draft is accepted. KL from the final layer's
+distribution (the tuned lens, arXiv 2303.08112) and next-token cross-entropy on the text (as SpecBound trains, arXiv
+2604.12247) are there too.
 """
 
 from __future__ import annotations
@@ -63,26 +64,28 @@ def train_exit_heads(
         model: what `selfdraft_viz.load` returned.
         texts: documents (text or token ids), or windows of ids (windows, window); None = the model's own samples.
         exit_layers: layers in 1..L-1; None = the model's exit layers.
-        loss: "argmax": cross-entropy on the final layer's argmax; "kl": KL divergence from the final layer's distribution;
-            "text": next-token cross-entropy on the text.
+        loss: "argmax": cross-entropy on the final layer's argmax; "kl": KL divergence from the final layer's
+            distribution; "text": next-token cross-entropy on the text.
         steps: optimizer steps, each on `batch_size` windows of `window` tokens.
         learning_rate: the peak of AdamW's rate: linear warm-up over `warmup` steps, then a cosine down to zero.
-        validation: documents or windows kept out of training, for the agreement before and after; None = a twentieth of the
-            windows (at least one) is held out.
+        validation: documents or windows kept out of training, for the agreement before and after; None = a twentieth
+            of the windows (at least one) is held out.
         checkpoint: a safetensors file to go on from, and to write every `checkpoint_every` steps and when interrupted.
-        vocabulary: let the heads draft these token ids only, which makes checks cheaper: a number = that many of the most
-            frequent tokens of the training windows; None = all. Where the token to learn is not among them the head learns
-            to be unsure.
+        vocabulary: let the heads draft these token ids only, which makes checks cheaper: a number = that many of the
+            most frequent tokens of the training windows; None = all. Where the token to learn is not among them the
+            head learns to be unsure.
         autocast: bfloat16 autocast in the forward passes; None = on CUDA only.
         progress: show a progress bar (tqdm.auto).
 
     Returns:
-        `ExitHeads`, in float32. `heads.metadata["training"]` holds the recipe, and per exit layer the `agreement` with the final
-        layer's token on the validation windows, `before` (logit lens) and `after`. An interrupt (KeyboardInterrupt) ends the
-        training early and returns what was learned so far, and says so in `metadata["training"]["interrupted"]`.
+        `ExitHeads`, in float32. `heads.metadata["training"]` holds the recipe, and per exit layer the `agreement` with
+        the final layer's token on the validation windows, `before` (logit lens) and `after`. An interrupt
+        (KeyboardInterrupt) ends the training early and returns what was learned so far, and says so in
+        `metadata["training"]["interrupted"]`.
 
     Raises:
-        SettingsError: an argument is out of range. PromptError: too little text. LoadError: the checkpoint is of another run.
+        SettingsError: an argument is out of range. PromptError: too little text. LoadError: the checkpoint is of
+            another run.
     """
     layered = model.layered
     layers = check_exit_layers(model.exit_layers if exit_layers is None else exit_layers, layered.num_layers)
@@ -197,7 +200,8 @@ def _accumulate_gradients(
     loss: Loss,
     autocast: bool,
 ) -> dict[int, float]:
-    """Forward and backward over one batch, the vocabulary logits of one exit and some rows at a time. Mean loss by exit."""
+    """Forward and backward over one batch, the vocabulary logits of one exit and some rows at a time. Mean loss by
+    exit."""
     with _autocast(layered, autocast):
         hidden_states, final = frozen_pass(layered, batch, translators.layers)
     next_tokens = F.pad(batch[:, 1:], (0, 1), value=-1).flatten()
@@ -227,7 +231,8 @@ def _accumulate_gradients(
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, vocabulary: Tensor | None) -> Tensor:
-    """Summed over rows. Where the target is not in the heads' vocabulary it is spread evenly: the head should be unsure."""
+    """Summed over rows. Where the target is not in the heads' vocabulary it is spread evenly: the head should be
+    unsure."""
     if vocabulary is None:
         return F.cross_entropy(logits, target, reduction="sum")
     vocabulary = vocabulary.to(target.device)
@@ -335,8 +340,8 @@ class _Checkpoint:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         if header.get("run") != self._run:
             raise LoadError(
-                f"the checkpoint {self._path} is of another training run ({header.get('run')}), not of this one ({self._run}): "
-                "give the same arguments, or another path"
+                f"the checkpoint {self._path} is of another training run ({header.get('run')}), "
+                f"not of this one ({self._run}): give the same arguments, or another path"
             )
         step = int(header["step"])
         with torch.no_grad():
@@ -379,8 +384,8 @@ def _data(model: Model, texts: Any, validation: Any, recipe: _Recipe, progress: 
     kept = max(1, len(train) // 20)
     if len(train) <= kept:
         raise SettingsError(
-            f"the texts fill {len(train)} window of {recipe.window} tokens, too few to keep one for validation: give more text, "
-            "a smaller window, or validation="
+            f"the texts fill {len(train)} window of {recipe.window} tokens, too few to keep one for validation: "
+            "give more text, a smaller window, or validation="
         )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(recipe.seed))
     return train[order[kept:]], train[order[:kept]]

@@ -1,8 +1,9 @@
 """Faster linear layers on a CPU: weights packed once for oneDNN's small-batch kernels.
 
-A decoding pass multiplies a handful of rows with every weight. torch's default float32 path reads the weight slowly there, and
-slower still for 2 to 16 rows than for one, which is just what verification needs to be cheap. oneDNN, given the weight in its own
-blocked layout, does not. The layout is a second copy of the weight; the parameters themselves stay as they are.
+A decoding pass multiplies a handful of rows with every weight. torch's default float32 path reads the weight slowly
+there, and slower still for 2 to 16 rows than for one, which is just what verification needs to be cheap. oneDNN, given
+the weight in its own blocked layout, does not. The layout is a second copy of the weight; the parameters themselves
+stay as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _MOST_BYTES = 2 * 2**30  # larger models are not doubled in memory
 
 
 class PackedLinear(nn.Linear):
-    """An `nn.Linear` that also holds its weight packed. Made of an existing one by `pack_linears`, never constructed."""
+    """An `nn.Linear` that also holds its weight packed. Made of an existing one by `pack_linears`, never
+    constructed."""
 
     packed: Tensor
 

@@ -1,6 +1,7 @@
 """The state of one decode: keys, values and hidden states, layer by layer.
 
-What has been computed at a layer is always a prefix of the positions, and the prefixes get shorter as layers get deeper:
+What has been computed at a layer is always a prefix of the positions, and the prefixes get shorter as layers get
+deeper:
 
     layer 4  ########            8 rows
     layer 3  ########            8 rows
@@ -47,8 +48,8 @@ class LayerRun:
 class Staircase:
     """Sole owner of the caches of one decode. Everything is allocated once, for `capacity` rows.
 
-    Keys and values of a layer are (1, key-value heads, capacity, head width), written in place and handed to the layer as
-    views. The hidden state kept for a position, one row of (capacity, width), is the one at its current depth.
+    Keys and values of a layer are (1, key-value heads, capacity, head width), written in place and handed to the layer
+    as views. The hidden state kept for a position, one row of (capacity, width), is the one at its current depth.
     """
 
     def __init__(self, model: LayeredModel, capacity: int) -> None:
@@ -120,7 +121,8 @@ class Staircase:
         self._lengths = [min(length, rows) for length in self._lengths]
 
     def update(self, keys: Tensor, values: Tensor, layer_index: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Called by a layer's attention, as on a transformers `Cache`: store the pass's rows, return all rows so far."""
+        """Called by a layer's attention, as on a transformers `Cache`: store the pass's rows, return all rows so
+        far."""
         start, stop = self._span
         stored_keys, stored_values = self._keys[layer_index], self._values[layer_index]
         if stored_keys is None or stored_values is None:
@@ -162,17 +164,19 @@ class Staircase:
         if rows <= _MASK_ROWS:
             first = self._capacity - start
             return self._strips[window][:, :, :rows, first : first + stop]
-        return _additive_mask(self._hidden, window, self._positions[0, start:stop], self._positions[0, :stop])
+        return additive_mask(self._hidden, window, self._positions[0, start:stop], self._positions[0, :stop])
 
 
 def _mask_strip(like: Tensor, window: int | None, capacity: int) -> Tensor:
     """A mask by relative position, so that the mask of any small pass is a slice of it: no work a token."""
     rows = torch.arange(_MASK_ROWS, device=like.device) + capacity
     keys = torch.arange(capacity + _MASK_ROWS, device=like.device)
-    return _additive_mask(like, window, rows, keys)
+    return additive_mask(like, window, rows, keys)
 
 
-def _additive_mask(like: Tensor, window: int | None, rows: Tensor, keys: Tensor) -> Tensor:
+def additive_mask(like: Tensor, window: int | None, rows: Tensor, keys: Tensor) -> Tensor:
+    """(1, 1, rows, keys) in the dtype of `like`: 0 where the row at position `rows[r]` may attend to the key at
+    `keys[k]` (not after it, and less than `window` behind it), -inf elsewhere."""
     behind = rows[:, None] - keys[None, :]
     visible = behind >= 0 if window is None else (behind >= 0) & (behind < window)
     return torch.zeros_like(visible, dtype=like.dtype).masked_fill_(~visible, float("-inf"))[None, None]

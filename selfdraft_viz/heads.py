@@ -1,8 +1,8 @@
 """Exit heads: from a hidden state after l layers to vocabulary logits.
 
-*Logit lens* (nostalgebraist 2020): the model's own final norm and LM head, on the shallow hidden state as it is. *Trained*: an
-affine translator per exit layer first (the tuned lens of Belrose et al., arXiv 2303.08112), started at the identity. The
-base model's parameters are never touched.
+*Logit lens* (nostalgebraist 2020): the model's own final norm and LM head, on the shallow hidden state as it is.
+*Trained*: an affine translator per exit layer first (the tuned lens of Belrose et al., arXiv 2303.08112), started at
+the identity. The base model's parameters are never touched.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class ExitHeads:
         exit_layers: the layers they read, in 1..L-1.
         translators: for each exit layer a (width, width) weight and a (width,) bias; None = logit lens.
         metadata: what the heads know of their model and training; saved with them. See `describe_base`.
-        vocabulary: (tokens,) the token ids that the heads can draft, where that is not the whole vocabulary; None = all. A check
-            reads the unembedding rows of these alone, which is most of its cost; its probabilities are over them alone too.
-            Verification always uses the whole vocabulary, so the output stays exact.
+        vocabulary: (tokens,) the token ids that the heads can draft, where that is not the whole vocabulary; None =
+            all. A check reads the unembedding rows of these alone, which is most of its cost; its probabilities are
+            over them alone too. Verification always uses the whole vocabulary, so the output stays exact.
 
     Attributes:
         exit_layers: shallow first.
@@ -72,7 +72,8 @@ class ExitHeads:
         return "trained" if self.trained else "logit lens"
 
     def logits(self, model: LayeredModel, layer: int, hidden_states: Tensor) -> Tensor:
-        """(rows, width) hidden states after `layer` layers -> (rows, tokens) logits z of that exit, over `vocabulary`."""
+        """(rows, width) hidden states after `layer` layers -> (rows, tokens) logits z of that exit, over
+        `vocabulary`."""
         if self.translators is not None:
             weight, bias = self.translators[layer]
             hidden_states = F.linear(hidden_states, weight, bias)
@@ -191,12 +192,14 @@ class ExitHeads:
 
         Raises:
             HeadsMismatchError: the model differs in size, or in its unembedding or final norm.
-            LoadError: a head is not finite.
+            LoadError: a head is not finite, or of the wrong shape.
         """
         check_exit_layers(self.exit_layers, model.num_layers)
+        if self.vocabulary is not None:
+            self._check_vocabulary(self.vocabulary, model.vocab_size)
         if self.translators is None:
             return
-        described = self.metadata.get("base", {})
+        described = self.metadata.get("base") or {}
         theirs = {key: described.get(key) for key in ("num_layers", "width", "vocab_size", "hash")}
         ours = {key: value for key, value in describe_base(model).items() if key in theirs}
         if theirs != ours:
@@ -207,12 +210,21 @@ class ExitHeads:
                 f"these exit heads were trained for another model, {described.get('id')!r}, not for {name!r} "
                 f"({different}): load the heads of this model, train new ones, or use heads='logit lens'"
             )
-        for layer, translator in self.translators.items():
-            if not all(torch.isfinite(tensor).all() for tensor in translator):
-                raise LoadError(
-                    f"the exit head at layer {layer} holds NaN or infinite numbers: load it from an undamaged file, train "
-                    "it again, or use heads='logit lens'"
-                )
+        remedy = "load it from an undamaged file, train it again, or use heads='logit lens'"
+        for layer, (weight, bias) in self.translators.items():
+            if weight.shape != (model.width, model.width) or bias.shape != (model.width,):
+                raise LoadError(f"the exit head at layer {layer} is not {model.width} numbers wide: {remedy}")
+            if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+                raise LoadError(f"the exit head at layer {layer} holds NaN or infinite numbers: {remedy}")
+
+    @staticmethod
+    def _check_vocabulary(vocabulary: Tensor, vocab_size: int) -> None:
+        ids = vocabulary.tolist()
+        if not ids or ids[0] < 0 or ids[-1] >= vocab_size or len(set(ids)) < len(ids):
+            raise LoadError(
+                f"the {len(ids)} token ids that the exit heads draft must be different ones in 0..{vocab_size - 1}: load "
+                "the heads from an undamaged file, or train them again"
+            )
 
 
 def _rows_of(unembedding: nn.Linear, vocabulary: Tensor) -> nn.Linear:

@@ -64,10 +64,12 @@ def load(
         folder = None
     else:
         identity = str(with_name)
-        source = embedded_folder() if name is None else with_name
+        source = str(embedded_folder()) if name is None else identity
+        if source.startswith("~"):
+            source = str(Path(source).expanduser())
         folder = Path(source) if Path(source).is_dir() else None
-        base = _load_base(str(source), target, _dtype(dtype, target), revision)
-        tokenizer = tokenizer or _load_tokenizer(str(source), revision)
+        base = _load_base(source, target, _dtype(dtype, target), revision)
+        tokenizer = tokenizer or _load_tokenizer(source, revision)
         pack_linears(base)
         if folder is not None and (folder / PRESET_FILE).is_file():
             preset = Settings.load(folder / PRESET_FILE)
@@ -459,7 +461,7 @@ def _load_heads(
 
 
 def _heads_file(where: Any) -> Path:
-    path = Path(where)
+    path = Path(where).expanduser()
     if path.exists() or str(where).count("/") != 1:
         return path
     from huggingface_hub import hf_hub_download

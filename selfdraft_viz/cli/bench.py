@@ -1,0 +1,171 @@
+"""`selfdraft-viz bench`: how fast, against what, and whether the same."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfdraft_viz.cli import options as opt
+from selfdraft_viz.cli.terminal import console, printable, show_table
+from selfdraft_viz.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from selfdraft_viz.lab.bench_report import BenchReport
+
+_COLUMNS = [
+    "", "ms per token", "x transformers", "x plain", "equal", "accepted", "tokens per round", "exit depth",
+    "layer passes per token",
+]  # fmt: skip
+
+
+def bench(
+    model: opt.ModelOption = None,
+    revision: opt.RevisionOption = None,
+    device: opt.DeviceOption = "auto",
+    dtype: opt.DtypeOption = None,
+    heads: opt.HeadsOption = None,
+    exit_layers: opt.ExitLayersOption = None,
+    settings: opt.SettingsOption = None,
+    threshold: opt.ThresholdOption = None,
+    schedule: opt.ScheduleOption = None,
+    alpha: opt.AlphaOption = None,
+    max_depth: opt.MaxDepthOption = None,
+    max_width: opt.MaxWidthOption = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts of your own: .json, .jsonl, .jsonl.xz or .txt; default: shipped ones.")
+    ] = None,
+    kinds: Annotated[str | None, typer.Option(help="Kinds of prompts, such as stories,python; default: all.")] = None,
+    per_kind: Annotated[int, typer.Option(help="Prompts of each kind.")] = 4,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", "-n", help="Tokens that every call makes.")] = 128,
+    repeats: Annotated[int, typer.Option(help="Timed rounds over all prompts.")] = 3,
+    contenders: Annotated[
+        str | None,
+        typer.Option(help="What to time: transformers, early-exit, prompt-lookup, plain, self-draft; default: all."),
+    ] = None,
+    early_exit_layers: Annotated[
+        str | None, typer.Option(help="Layers tried for transformers' early exit; the fastest is timed.")
+    ] = None,
+    lookup_tokens: Annotated[int, typer.Option(help="Drafted by transformers' prompt lookup.")] = 10,
+    order: Annotated[str, typer.Option(help="Of the contenders: rotated, shuffled or fixed.")] = "rotated",
+    seed: Annotated[int, typer.Option(help="Of the shuffled order.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch; default: as torch chooses.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file with every measurement.")] = None,
+) -> None:
+    """Decode the same prompts by each contender in turn and time it: greedy, every call the same number of tokens."""
+    if output is not None and not output.absolute().parent.is_dir():
+        raise SettingsError(f"--output {output}: there is no folder {output.absolute().parent}")
+    if threads is not None and threads < 1:
+        raise SettingsError(f"--threads {threads}: use at least 1")
+    import torch
+    from rich.progress import Progress
+
+    from selfdraft_viz.lab.bench import BenchOptions, run_bench
+    from selfdraft_viz.lab.texts import choose_prompts, read_prompts, shipped_prompts
+
+    chosen_kinds = None if kinds is None else [kind.strip() for kind in kinds.split(",")]
+    if prompts is None:
+        chosen = shipped_prompts(chosen_kinds, per_kind)
+    else:
+        chosen = choose_prompts(read_prompts(prompts), chosen_kinds, per_kind)
+    typed: dict[str, Any] = {}
+    if contenders is not None:
+        typed["contenders"] = tuple(key.strip() for key in contenders.split(","))
+    if early_exit_layers is not None:
+        typed["early_exit_layers"] = tuple(opt.whole_numbers("--early-exit-layers", early_exit_layers))
+    options = BenchOptions(
+        new_tokens=new_tokens,
+        repeats=repeats,
+        order=order,  # type: ignore[arg-type]
+        seed=seed,
+        lookup_tokens=lookup_tokens,
+        **typed,
+    )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = opt.load_model(model, device=device, dtype=dtype, heads=heads, exit_layers=exit_layers, revision=revision)
+    draft_settings = opt.chosen_settings(
+        loaded.preset,
+        settings,
+        threshold=threshold,
+        schedule=schedule,
+        alpha=alpha,
+        max_depth=max_depth,
+        max_width=max_width,
+    )
+    err = console(stderr=True)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("")
+        report = run_bench(
+            loaded,
+            chosen,
+            draft_settings,
+            options,
+            progress=lambda done, total, what: progress.update(
+                task, completed=done, total=total, description=printable(what)
+            ),
+        )
+    show(console(), report)
+    if output is not None:
+        console().print(f"saved: {printable(str(report.save(output)))}", soft_wrap=True)
+
+
+def show(out: Console, report: BenchReport) -> None:
+    """The report as one table a kind of text."""
+    summary = report.summary()
+    for kind, rows in summary.groupby("kind", sort=False):
+        prompts, repetition = int(rows["prompts"].iloc[0]), float(rows["repetition"].iloc[0])
+        show_table(
+            out,
+            f"{kind}: prompts: {prompts}, repeated 4-grams in the text: {repetition:.0%}",
+            _COLUMNS,
+            [[report.contenders[row["contender"]]["title"], *_cells(row)] for row in rows.to_dict("records")],
+        )
+    environment, options = report.environment, report.options
+    where = environment["accelerator"] or f"{environment['processor']}, threads: {environment['threads']}"
+    notes = [
+        f"{report.model['id']} ({report.model['num_layers']} layers, {report.model['dtype']}) on {where}; torch "
+        f"{environment['torch']}, transformers {environment['transformers']}",
+        f"{options['new_tokens']} tokens a call, {options['repeats']} timed calls a prompt after a warm-up; "
+        "ms per token: median of whole calls, prefill included",
+        "x: paired ratio of seconds for the same prompt in the same repeat, median and quartiles; above 1 = faster "
+        "than transformers generate, or than plain decoding",
+        f"equal: calls that gave the tokens of {report.contenders[report.reference]['title']}",
+    ]
+    if "early-exit" in report.contenders:
+        layer = report.contenders["early-exit"]["generate"]["assistant_early_exit"]
+        notes.append(f"transformers early exit: at layer {layer}")
+    notes += [f"left out: {key}: {reason}" for key, reason in report.left_out.items()]
+    for note in notes:
+        out.print(printable(note), soft_wrap=True)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def ratio(other: str) -> str:
+        name = f"speed_to_{other}"
+        if row["contender"] == other:
+            return "1"
+        if math.isnan(row[name]):
+            return ""
+        return f"{row[name]:.2f} ({row[f'{name}_low']:.2f} .. {row[f'{name}_high']:.2f})"
+
+    def figure(name: str, form: str) -> str:
+        return "" if math.isnan(row[name]) else form.format(row[name])
+
+    equal = f"{row['equal']}/{row['runs']}"
+    if row["equal"] < row["runs"]:
+        equal += f", else from token {int(row['first_difference'])} on"
+    return [
+        f"{1000 * row['seconds_per_token']:.2f}",
+        ratio("transformers"),
+        ratio("plain"),
+        equal,
+        figure("acceptance_rate", "{:.0%}"),
+        figure("tokens_per_round", "{:.2f}"),
+        figure("mean_exit_depth", "{:.1f}"),
+        figure("layer_passes_per_token", "{:.1f}"),
+    ]

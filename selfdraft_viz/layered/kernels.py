@@ -9,6 +9,7 @@ stay as they are.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,31 @@ class PackedLinear(nn.Linear):
     constructed."""
 
     packed: Tensor
+    packed_version: int
+    """Of the weight that was packed: one that was changed since, as by an optimizer, is used as it is."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or input.dtype != self.weight.dtype:
-            return F.linear(input, self.weight, self.bias)
+        weight = self.weight
+        if (
+            torch.is_grad_enabled()
+            or torch.is_autocast_enabled("cpu")
+            or input.dtype != torch.float32
+            or not weight.is_cpu
+            or _version(weight) != self.packed_version
+        ):
+            return F.linear(input, weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(input, self.packed, self.bias, "none", [], "")
+
+    def __getstate__(self) -> dict[str, Any]:  # the packed layout can be neither copied nor pickled
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("packed")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__class__ = nn.Linear
+
+
+def _version(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version
 
 
 def pack_linears(base: nn.Module, most_bytes: int = _MOST_BYTES) -> int:
@@ -44,7 +65,7 @@ def pack_linears(base: nn.Module, most_bytes: int = _MOST_BYTES) -> int:
     for module in linears:
         packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), _ROWS_HINT)
         module.__class__ = PackedLinear
-        module.packed = packed
+        module.packed, module.packed_version = packed, _version(module.weight)
     return len(linears)
 
 

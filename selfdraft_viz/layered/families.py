@@ -19,27 +19,27 @@ Rope = tuple[Tensor, Tensor] | None
 class Family:
     """Decoder layers with transformers' common signature (Llama, Mistral, Qwen, Gemma, Phi-3, OLMo 2, SmolLM3)."""
 
-    def decoder(self, base: nn.Module) -> nn.Module:
+    def decoder(self, base: Any) -> nn.Module:
         """The stack of layers inside the causal LM."""
         inner = base.model
         return getattr(inner, "language_model", inner)  # Gemma 3 as its hub checkpoints load it: text beside vision
 
-    def layers(self, decoder: nn.Module) -> nn.ModuleList:
+    def layers(self, decoder: Any) -> nn.ModuleList:
         return decoder.layers
 
-    def norm(self, decoder: nn.Module) -> nn.Module:
+    def norm(self, decoder: Any) -> nn.Module:
         return decoder.norm
 
-    def embed(self, decoder: nn.Module, token_ids: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, decoder: Any, token_ids: Tensor, positions: Tensor) -> Tensor:
         """(1, rows) token ids at (1, rows) positions -> (1, rows, width)."""
         return decoder.embed_tokens(token_ids)
 
-    def rope(self, decoder: nn.Module, like: Tensor, positions: Tensor, layer_type: str) -> Rope:
+    def rope(self, decoder: Any, like: Tensor, positions: Tensor, layer_type: str) -> Rope:
         """Rotary tables for (1, rows) positions, in the dtype of `like`."""
         return decoder.rotary_emb(like, positions)
 
     def call(
-        self, layer: nn.Module, hidden_states: Tensor, mask: Tensor, positions: Tensor, rope: Rope, cache: Any
+        self, layer: Any, hidden_states: Tensor, mask: Tensor, positions: Tensor, rope: Rope, cache: Any
     ) -> Tensor:
         output = layer(
             hidden_states,
@@ -55,30 +55,30 @@ class Family:
 class _Gemma3(Family):
     """Rotary tables differ by layer type."""
 
-    def rope(self, decoder: nn.Module, like: Tensor, positions: Tensor, layer_type: str) -> Rope:
+    def rope(self, decoder: Any, like: Tensor, positions: Tensor, layer_type: str) -> Rope:
         return decoder.rotary_emb(like, positions, layer_type)
 
 
 class _GPT2(Family):
     """Learned positions, added to the token embedding."""
 
-    def decoder(self, base: nn.Module) -> nn.Module:
+    def decoder(self, base: Any) -> nn.Module:
         return base.transformer
 
-    def layers(self, decoder: nn.Module) -> nn.ModuleList:
+    def layers(self, decoder: Any) -> nn.ModuleList:
         return decoder.h
 
-    def norm(self, decoder: nn.Module) -> nn.Module:
+    def norm(self, decoder: Any) -> nn.Module:
         return decoder.ln_f
 
-    def embed(self, decoder: nn.Module, token_ids: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, decoder: Any, token_ids: Tensor, positions: Tensor) -> Tensor:
         return decoder.wte(token_ids) + decoder.wpe(positions)
 
-    def rope(self, decoder: nn.Module, like: Tensor, positions: Tensor, layer_type: str) -> Rope:
+    def rope(self, decoder: Any, like: Tensor, positions: Tensor, layer_type: str) -> Rope:
         return None
 
     def call(
-        self, layer: nn.Module, hidden_states: Tensor, mask: Tensor, positions: Tensor, rope: Rope, cache: Any
+        self, layer: Any, hidden_states: Tensor, mask: Tensor, positions: Tensor, rope: Rope, cache: Any
     ) -> Tensor:
         output = layer(hidden_states, past_key_values=cache, attention_mask=mask, use_cache=True)
         return output[0] if isinstance(output, tuple) else output
@@ -87,17 +87,17 @@ class _GPT2(Family):
 class _GPTNeoX(Family):
     """The cache is called `layer_past`; under any other name it vanishes in the layer's keyword arguments."""
 
-    def decoder(self, base: nn.Module) -> nn.Module:
+    def decoder(self, base: Any) -> nn.Module:
         return base.gpt_neox
 
-    def norm(self, decoder: nn.Module) -> nn.Module:
+    def norm(self, decoder: Any) -> nn.Module:
         return decoder.final_layer_norm
 
-    def embed(self, decoder: nn.Module, token_ids: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, decoder: Any, token_ids: Tensor, positions: Tensor) -> Tensor:
         return decoder.embed_in(token_ids)
 
     def call(
-        self, layer: nn.Module, hidden_states: Tensor, mask: Tensor, positions: Tensor, rope: Rope, cache: Any
+        self, layer: Any, hidden_states: Tensor, mask: Tensor, positions: Tensor, rope: Rope, cache: Any
     ) -> Tensor:
         output = layer(
             hidden_states,
@@ -169,12 +169,13 @@ def sliding_windows(config: Any, num_layers: int) -> list[int | None]:
     unknown = set(layer_types) - {"full_attention", "sliding_attention"}
     if unknown:
         raise UnsupportedModelError(
-            f"the model has layers of type {', '.join(sorted(unknown))}; supported are full_attention and sliding_attention"
+            f"the model has layers of type {', '.join(sorted(unknown))}; "
+            "supported are full_attention and sliding_attention"
         )
     return [window if kind == "sliding_attention" else None for kind in layer_types]
 
 
-def check_supported(base: nn.Module, config: Any) -> None:
+def check_supported(base: Any, config: Any) -> None:
     """Refuse what would decode wrongly without a word.
 
     Raises:
@@ -192,5 +193,5 @@ def check_supported(base: nn.Module, config: Any) -> None:
         )
 
 
-def floating_dtype(base: nn.Module) -> torch.dtype:
+def floating_dtype(base: Any) -> torch.dtype:
     return next(parameter.dtype for parameter in base.parameters() if parameter.is_floating_point())

@@ -44,7 +44,7 @@ class PackedLinear(nn.Linear):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.__class__ = nn.Linear
+        self.__class__ = nn.Linear  # type: ignore[assignment]
 
 
 def _version(weight: Tensor) -> int:
@@ -62,10 +62,11 @@ def pack_linears(base: nn.Module, most_bytes: int = _MOST_BYTES) -> int:
     fits = all(module.weight.device.type == "cpu" and module.weight.dtype == torch.float32 for module in linears)
     if not linears or not fits or size > most_bytes or not _available():
         return 0
-    for module in linears:
-        packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), _ROWS_HINT)
-        module.__class__ = PackedLinear
-        module.packed, module.packed_version = packed, _version(module.weight)
+    layer: Any
+    for layer in linears:
+        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), _ROWS_HINT)
+        layer.__class__ = PackedLinear
+        layer.packed, layer.packed_version = packed, _version(layer.weight)
     return len(linears)
 
 

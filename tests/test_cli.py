@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -29,6 +30,8 @@ from selfdraft_viz.events import Committed
 from selfdraft_viz.text import Pieces
 
 ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+torch.set_num_threads(1)  # two threads that wait for each other on a busy machine take many times as long
 PROMPT = "Once upon a time, there was a little"
 
 Run = Callable[..., tuple[int, str, str]]
@@ -48,12 +51,11 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return run_it
 
 
-def python(*arguments: str, cwd: Path | None = None, **changes: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **changes}
+def python(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=cwd,
-        env=environment,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -132,7 +134,7 @@ def test_prompt_from_stdin_loses_only_its_last_newline() -> None:
         input="one\ntwo \u00e9\n".encode(),
         capture_output=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
     )
     assert json.loads(process.stdout)["prompt"] == "one\ntwo \u00e9"
 
@@ -268,13 +270,7 @@ def test_a_terminal_shows_exit_depth_by_colour_with_a_legend() -> None:
 
 def in_a_terminal(*arguments: str) -> str:
     terminal, theirs = pty.openpty()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "TERM": "xterm-256color",
-        "COLORTERM": "truecolor",
-        "COLUMNS": "120",
-    }
+    environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "120"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(
         [sys.executable, "-m", "selfdraft_viz", *arguments], stdout=theirs, stdin=theirs, env=environment

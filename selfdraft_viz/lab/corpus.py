@@ -42,7 +42,7 @@ def token_windows(model: Model, texts: Iterable[str | Sequence[int]], window: in
     return torch.tensor(ids[: count * window], dtype=torch.int64).view(count, window)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def continuations(
     model: Model,
     prompts: Tensor,
@@ -92,7 +92,7 @@ def continuations(
         done.append(token_ids.cpu())
         bar.update(len(batch))
     bar.close()
-    return torch.cat(done).clone()
+    return torch.cat(done)
 
 
 def _next_logits(model: Model, new: Tensor, cache: _BatchCache) -> Tensor:

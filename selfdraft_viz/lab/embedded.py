@@ -75,7 +75,7 @@ def heads(
     work: Annotated[Path, typer.Option(help="Folder for the continuations and the checkpoint.")] = Path(
         "embedded-work"
     ),
-    steps: int = 800,
+    steps: int = 2000,
     learning_rate: float = 4e-3,
 ) -> None:
     """Train the exit heads: half on given text, half on the model's own greedy continuations of it, where decoding

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from selfdraft_viz.model import Model
 
-NODES = 12
+NODES = 16
 LOWEST, HIGHEST = 1 / 4, 2.0  # of 1 / T: exit temperatures 0.5..4
 
 
@@ -101,15 +101,19 @@ def record(model: Model, windows: Tensor, *, start: int = 0, batch_size: int = 8
 
 
 def _nodes() -> NDArray[np.float64]:
-    """Chebyshev points of the second kind on [LOWEST, HIGHEST]."""
+    """Inverse temperatures whose logarithms are the Chebyshev points of the second kind."""
+    return np.exp(_log_nodes())
+
+
+def _log_nodes() -> NDArray[np.float64]:
     angles = np.pi * np.arange(NODES) / (NODES - 1)
-    return (LOWEST + HIGHEST) / 2 + (HIGHEST - LOWEST) / 2 * np.cos(angles)
+    low, high = np.log(LOWEST), np.log(HIGHEST)
+    return (low + high) / 2 + (high - low) / 2 * np.cos(angles)
 
 
 def _interpolation(inverse: float) -> NDArray[np.float64]:
     """(NODES,) weights that give F(inverse) from F at the nodes: the barycentric formula."""
-    nodes = _nodes()
-    distance = inverse - nodes
+    distance = np.log(inverse) - _log_nodes()
     hit = np.isclose(distance, 0, atol=1e-12)
     if hit.any():
         return hit.astype(np.float64)

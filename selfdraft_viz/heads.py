@@ -61,6 +61,7 @@ class ExitHeads:
         self.translators = None if translators is None else {layer: translators[layer] for layer in self.exit_layers}
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.vocabulary = None if vocabulary is None else vocabulary.to(torch.int64).sort().values
+        self._token_ids: list[int] | None = None if self.vocabulary is None else self.vocabulary.tolist()
         self._unembeddings: WeakKeyDictionary[LayeredModel, nn.Linear] = WeakKeyDictionary()
 
     @property
@@ -89,7 +90,7 @@ class ExitHeads:
 
     def token_id(self, index: int) -> int:
         """The token that column `index` of the logits stands for."""
-        return index if self.vocabulary is None else int(self.vocabulary[index])
+        return index if self._token_ids is None else self._token_ids[index]
 
     def whole(self, logits: Tensor, vocab_size: int) -> Tensor:
         """(rows, tokens) logits over `vocabulary` -> (rows, vocab_size), -inf for the tokens that are not in it."""

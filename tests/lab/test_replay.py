@@ -1,4 +1,4 @@
-"""Dense records hold the confidences that decoding computes, and replaying them gives the rounds that decoding makes."""
+"""Dense records hold the confidences that decoding computes; replaying them gives the rounds that decoding makes."""
 
 from __future__ import annotations
 

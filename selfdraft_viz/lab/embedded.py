@@ -77,6 +77,7 @@ def heads(
     ),
     steps: int = 2000,
     learning_rate: float = 4e-3,
+    start: Annotated[Path | None, typer.Option(help="Trained heads to go on from.")] = None,
 ) -> None:
     """Train the exit heads: half on given text, half on the model's own greedy continuations of it, where decoding
     lives."""
@@ -97,8 +98,9 @@ def heads(
         batch_size=10,
         window=WINDOW,
         vocabulary=VOCABULARY,
+        start=None if start is None else ExitHeads.load(start),
         learning_rate=learning_rate,
-        checkpoint=work / "checkpoint.safetensors",
+        checkpoint=work / ("checkpoint.safetensors" if start is None else "checkpoint_from_start.safetensors"),
         checkpoint_every=50,
         autocast=torch.cpu._is_avx512_bf16_supported() or torch.cuda.is_available(),
     )

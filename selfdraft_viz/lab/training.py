@@ -55,6 +55,7 @@ def train_exit_heads(
     checkpoint_every: int = 250,
     seed: int = 0,
     vocabulary: int | Tensor | None = None,
+    start: ExitHeads | None = None,
     autocast: bool | None = None,
     progress: bool = True,
 ) -> ExitHeads:
@@ -74,6 +75,7 @@ def train_exit_heads(
         vocabulary: let the heads draft these token ids only, which makes checks cheaper: a number = that many of the
             most frequent tokens of the training windows; None = all. Where the token to learn is not among them the
             head learns to be unsure.
+        start: trained heads to go on from, with their vocabulary; None = the identity, that is the logit lens.
         autocast: bfloat16 autocast in the forward passes; None = on CUDA only.
         progress: show a progress bar (tqdm.auto).
 
@@ -93,10 +95,13 @@ def train_exit_heads(
     recipe.check()
     train, held_out = _data(model, texts, validation, recipe, progress)
     autocast = layered.device.type == "cuda" if autocast is None else autocast
+    if start is not None:
+        start.check_belongs_to(layered, model.name)
+        start, vocabulary = start.select(layers), start.vocabulary
     draftable = _draftable(vocabulary, train, layered)
     unembedder = ExitHeads(layers, vocabulary=draftable)
 
-    translators = _Translators(layers, layered.width).to(layered.device)
+    translators = _Translators(layers, layered.width, start).to(layered.device)
     optimizer = torch.optim.AdamW(
         translators.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay
     )
@@ -143,6 +148,7 @@ def train_exit_heads(
             "seconds": round(time.perf_counter() - started, 1),
             "device": str(layered.device),
             "agreement": {str(layer): {"before": before[layer], "after": after[layer]} for layer in layers},
+            "went_on_from": None if start is None else start.metadata.get("training"),
         },
     }
     return heads
@@ -263,14 +269,20 @@ def _draftable(vocabulary: int | Tensor | None, train: Tensor, layered: LayeredM
 
 
 class _Translators(nn.Module):
-    """h + D h + b per exit layer, D and b from zero: the identity at the start."""
+    """h + D h + b per exit layer, D and b from zero, the identity, or from heads trained before."""
 
-    def __init__(self, layers: tuple[int, ...], width: int) -> None:
+    def __init__(self, layers: tuple[int, ...], width: int, start: ExitHeads | None) -> None:
         super().__init__()
         self.layers = layers
         self.linears = nn.ModuleDict({str(layer): nn.Linear(width, width) for layer in layers})
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
+        if start is not None and start.translators is not None:
+            with torch.no_grad():
+                for layer in layers:
+                    weight, bias = start.translators[layer]
+                    self.linears[str(layer)].weight.copy_(weight - torch.eye(width))
+                    self.linears[str(layer)].bias.copy_(bias)
 
     def forward(self, layer: int, hidden_states: Tensor) -> Tensor:
         return hidden_states + self.linears[str(layer)](hidden_states)

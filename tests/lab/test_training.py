@@ -115,6 +115,17 @@ def test_trained_heads_decode_exactly_and_know_their_model(model, windows, tmp_p
         sv.load(tiny.base("llama", 4, torch.float32), heads=tmp_path)
 
 
+def test_training_goes_on_from_trained_heads(model, windows):
+    """With a learning rate too small to change anything, the heads that come out are those that went in."""
+    first = sv.train_exit_heads(model, windows, vocabulary=20, **RECIPE)
+    second = sv.train_exit_heads(model, windows, start=first, **{**RECIPE, "steps": 1, "learning_rate": 1e-12})
+    for layer, (weight, bias) in first.translators.items():
+        torch.testing.assert_close(second.translators[layer][0], weight)
+        torch.testing.assert_close(second.translators[layer][1], bias)
+    assert second.vocabulary.tolist() == first.vocabulary.tolist()
+    assert second.metadata["training"]["went_on_from"]["steps_done"] == RECIPE["steps"]
+
+
 def test_a_reduced_vocabulary_drafts_only_its_tokens_and_stays_exact(model, windows):
     heads = sv.train_exit_heads(model, windows, vocabulary=20, **RECIPE)
     frequent = windows.flatten().bincount(minlength=tiny.VOCABULARY)

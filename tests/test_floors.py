@@ -185,6 +185,7 @@ from selfdraft_viz import events, schedules, settings, text
 
 for module in pkgutil.walk_packages(selfdraft_viz.plots.__path__, "selfdraft_viz.plots."):
     import_module(module.name)
+import_module("selfdraft_viz.lab.replay")
 trace = sv.Trace.load({str(tmp_path / "run.parquet")!r})
 trace.save({str(tmp_path / "again.parquet")!r})
 recorder = sv.TraceRecorder()

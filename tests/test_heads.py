@@ -78,7 +78,7 @@ def test_saved_heads_come_back_as_they_were(
         assert model.with_heads(loaded).heads.metadata == metadata
 
 
-@examples(40)
+@examples(25)
 @given(
     words=st.sets(st.integers(0, tiny.VOCABULARY - 1), min_size=1),
     seed=st.integers(0, 50),

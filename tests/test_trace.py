@@ -24,7 +24,7 @@ from selfdraft_viz.trace import COLUMNS
 TABLES = tuple(COLUMNS)
 
 
-@examples(60)
+@examples(30)
 @given(decode=strategies.decodes(), top_tokens=st.integers(0, 3))
 def test_tables_hold_what_the_events_said(decode: strategies.Decode, top_tokens: int) -> None:
     """Breaks when a table drops, doubles or shifts a row, or a column holds another field."""
@@ -68,7 +68,7 @@ def same(column: pd.Series, events: list, name: str) -> bool:
     return [None if pd.isna(value) else value for value in column] == told
 
 
-@examples(60)
+@examples(30)
 @given(decode=strategies.decodes())
 def test_tables_agree_with_each_other_and_with_the_text(decode: strategies.Decode) -> None:
     """Breaks when two plots of one decode contradict each other."""
@@ -123,7 +123,7 @@ def test_tables_agree_with_each_other_and_with_the_text(decode: strategies.Decod
     assert row_passes == pending.sum() * num_layers
 
 
-@examples(60)
+@examples(25)
 @given(decode=strategies.decodes())
 def test_the_summary_adds_up(decode: strategies.Decode) -> None:
     """Breaks when a figure is not what its definition says."""
@@ -161,7 +161,7 @@ def equal(ours: sv.Trace, theirs: sv.Trace) -> None:
     assert ours.summary() == theirs.summary()
 
 
-@examples(40)
+@examples(20)
 @given(
     decode=strategies.decodes(), plain=st.booleans(), top_tokens=st.integers(0, 3), after=st.none() | st.integers(1, 80)
 )
@@ -299,7 +299,7 @@ def test_files_that_are_no_traces_are_refused_in_words(saved: Path, tmp_path: Pa
             sv.Trace.load(rewritten(saved, tmp_path / "header.parquet", **changes))
 
 
-@examples(30)
+@examples(20)
 @given(decode=strategies.decodes(), after=st.integers(1, 60))
 def test_a_decode_that_fails_leaves_the_trace_so_far(decode: strategies.Decode, after: int) -> None:
     """Breaks when an interrupted decode loses what it had, or leaves the model unusable."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import strategies
+import tiny
 import torch
 from hypothesis import given
 from strategies import examples
@@ -35,7 +36,7 @@ def exit_logits(model: sv.Model, token_ids: list[int], layer: int, row: int) -> 
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-@examples(40)
+@examples(25)
 @given(decode=strategies.decodes(sampled=False))
 def test_confidences_and_drafts_are_those_of_transformers_hidden_states(decode: strategies.Decode) -> None:
     """Breaks when an exit reads the wrong row or depth, leaves out a translator, the norm or the soft-capping, or
@@ -69,8 +70,6 @@ def test_confidences_and_drafts_are_those_of_transformers_hidden_states(decode: 
 
 def test_a_schedule_never_changes_which_token_is_drafted() -> None:
     """Breaks when the exit temperature enters more than the confidence."""
-    import tiny
-
     model = tiny.load("llama", [2])
     drafted = set()
     for schedule in (sv.NoAnnealing(), sv.ConstantTemperature(50.0), sv.ConstantTemperature(0.02)):

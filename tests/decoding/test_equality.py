@@ -16,7 +16,7 @@ from selfdraft_viz.events import Committed, ExitCheck, SettingsChanged, Settings
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-@examples(12)
+@examples(8)
 @given(data=st.data())
 def test_greedy_decoding_gives_what_transformers_generate_gives(family: str, data: st.DataObject) -> None:
     """Breaks when a family's layers get a wrong mask, wrong positions, rotary tables of another layer type, or a cache
@@ -49,7 +49,7 @@ def test_every_family_drafts_and_has_drafts_accepted_and_rejected(family: str) -
     raise AssertionError(f"only {outcomes}")
 
 
-@examples(150)
+@examples(80)
 @given(decode=strategies.decodes())
 def test_selfdraft_gives_token_by_token_what_plain_decoding_gives(decode: strategies.Decode) -> None:
     """Breaks when a key or value of a wrong draft stays in a cache, a row misses a layer, or the noise of a draft is
@@ -60,7 +60,7 @@ def test_selfdraft_gives_token_by_token_what_plain_decoding_gives(decode: strate
     assert len(plain.token_ids) == decode.max_new_tokens
 
 
-@examples(60)
+@examples(40)
 @given(decode=strategies.decodes(), data=st.data())
 def test_selfdraft_ends_where_plain_decoding_ends(decode: strategies.Decode, data: st.DataObject) -> None:
     """Breaks when a token is committed after an end-of-sequence token, or when one in a draft is looked past."""
@@ -99,7 +99,7 @@ def test_end_of_sequence_inside_a_draft_is_met_in_every_way() -> None:
     assert {("end of sequence", "accepted"), ("width", "correction"), ("hard token", "bonus")} <= met, met
 
 
-@examples(40)
+@examples(20)
 @given(decode=strategies.decodes())
 def test_settings_that_draft_nothing_decode_as_plain_decoding_does(decode: strategies.Decode) -> None:
     """Breaks when `NEVER` lets something exit, or a round without drafts commits nothing."""
@@ -109,7 +109,7 @@ def test_settings_that_draft_nothing_decode_as_plain_decoding_does(decode: strat
     assert set(trace.tokens["kind"]) <= {"prompt", "first", "bonus"}
 
 
-@examples(40)
+@examples(20)
 @given(decode=strategies.decodes())
 def test_threshold_zero_drafts_every_token_at_the_first_exit(decode: strategies.Decode) -> None:
     """Breaks when a confidence that equals the threshold does not exit."""
@@ -148,7 +148,7 @@ class Changing:
         return settings
 
 
-@examples(80)
+@examples(50)
 @given(decode=strategies.decodes(), data=st.data())
 def test_changed_settings_hold_from_the_next_decision_on_and_invalid_ones_never(
     decode: strategies.Decode, data: st.DataObject
@@ -211,7 +211,7 @@ def test_a_refused_setting_is_said_once_and_the_last_valid_one_stays() -> None:
     assert trace.token_ids == model.generate_plain([1, 2, 3], max_new_tokens=24).token_ids
 
 
-@examples(40)
+@examples(25)
 @given(first=strategies.decodes(), second=strategies.decodes(), order=st.lists(st.booleans(), max_size=200))
 def test_two_decodes_of_one_model_can_be_interleaved(
     first: strategies.Decode, second: strategies.Decode, order: list[bool]

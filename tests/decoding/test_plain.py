@@ -9,7 +9,7 @@ from strategies import examples
 from selfdraft_viz.events import Committed, DecodeFinished, DecodeStarted, LayersRan
 
 
-@examples(30)
+@examples(15)
 @given(decode=strategies.decodes())
 def test_every_token_after_the_first_costs_each_layer_one_pass_of_one_row(decode: strategies.Decode) -> None:
     """Breaks when the yardstick itself, ordinary decoding, runs a layer more or less than once a token."""
@@ -36,7 +36,7 @@ def test_every_token_after_the_first_costs_each_layer_one_pass_of_one_row(decode
         assert trace.summary()["layer_passes_per_token"] == num_layers
 
 
-@examples(20)
+@examples(10)
 @given(decode=strategies.decodes())
 def test_less_detail_gives_the_same_tokens(decode: strategies.Decode) -> None:
     """Breaks when the events asked for change what is decoded."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import time
 from dataclasses import dataclass, field
 
 import pytest
 import strategies
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import examples
@@ -211,7 +214,7 @@ class Replay:
         return self.drafts[0].position
 
 
-@examples(120)
+@examples(80)
 @given(decode=strategies.decodes(), data=st.data())
 def test_every_row_runs_through_every_layer_once_and_the_events_say_so(
     decode: strategies.Decode, data: st.DataObject
@@ -223,7 +226,7 @@ def test_every_row_runs_through_every_layer_once_and_the_events_say_so(
         Replay(decode).follow(decode.stream())
 
 
-@examples(30)
+@examples(15)
 @given(decode=strategies.decodes(), count=st.integers(0, 6))
 def test_less_detail_says_less_about_the_same_decode(decode: strategies.Decode, count: int) -> None:
     """Breaks when the detail asked for changes what is decoded, or a count that is told."""
@@ -254,7 +257,54 @@ def test_less_detail_says_less_about_the_same_decode(decode: strategies.Decode, 
                 assert event.token_id == event.top_tokens[0].token_id
 
 
-@examples(30)
+def shallow(family: str, exit_layer: int) -> sv.Model:
+    """A model whose layers above `exit_layer` do nothing, so that its exit there says what its last layer says."""
+    base = copy.deepcopy(tiny.base(family))
+    model = sv.load(base, exit_layers=[exit_layer])
+    with torch.no_grad():
+        for layer in model.layered.layers[exit_layer:]:
+            for name, parameter in layer.named_parameters():
+                if any(part in name for part in ("o_proj", "down_proj", "c_proj", "dense.", "dense_4h_to_h")):
+                    parameter.zero_()
+    return model
+
+
+@examples(25)
+@given(
+    family=st.sampled_from(["llama", "mistral sliding", "gpt2", "gpt_neox"]),
+    exit_layer=st.integers(1, 3),
+    prompt=strategies.prompts,
+    sampling=st.none() | strategies.samplings,
+    width=st.integers(1, 6),
+)
+def test_an_exit_that_says_what_the_last_layer_says_has_every_draft_accepted(
+    family: str, exit_layer: int, prompt: list[int], sampling: sv.Sampling | None, width: int
+) -> None:
+    """Breaks when a draft is drawn with another noise, temperature, top-k or top-p than the true token: the text would
+    still be right, and nothing but the speed lost."""
+    model = shallow(family, exit_layer)
+    how = sv.Settings(threshold=0, max_width=width)
+    trace = model.generate(prompt, how, max_new_tokens=16, sampling=sampling)
+    assert set(trace.drafts["outcome"]) == {"accepted"}
+    assert len(trace.rounds) == math.ceil(15 / width)
+    assert trace.token_ids == model.generate_plain(prompt, max_new_tokens=16, sampling=sampling).token_ids
+
+
+def test_a_confidence_that_equals_the_threshold_exits() -> None:
+    """Breaks when `threshold=1` no longer lets out a confidence that rounds to 1, or `>=` becomes `>`."""
+    model = tiny.load("llama", [1, 2, 3])
+    first = model.generate([1, 2], sv.Settings(threshold=sv.NEVER), max_new_tokens=2).exit_checks
+    for layer, confidence in zip(first["layer"], first["confidence"], strict=True):
+        for threshold, exits in ((confidence, True), (math.nextafter(confidence, 2), False)):
+            if threshold <= 1:
+                how = sv.Settings(threshold=threshold, exit_layers=(layer,))
+                check = model.generate([1, 2], how, max_new_tokens=2).exit_checks.iloc[0]
+                assert (check["confidence"], check["exited"]) == (confidence, exits)
+    certain = sv.Settings(schedule=sv.ConstantTemperature(1e-6), threshold=1)
+    assert model.generate([1, 2], certain, max_new_tokens=8).exit_checks["exited"].all()
+
+
+@examples(15)
 @given(decode=strategies.decodes(), after=st.integers(0, 60))
 def test_a_decode_closed_early_leaves_the_model_usable(decode: strategies.Decode, after: int) -> None:
     """Breaks when a stopped decode leaves something behind in the model."""
@@ -283,8 +333,6 @@ def test_a_long_prompt_passes_in_pieces_and_gives_the_same_text(monkeypatch: pyt
 
 def test_time_that_the_consumer_takes_is_not_decoding_time() -> None:
     """Breaks when drawing, or a reader that thinks, is counted as decoding."""
-    import time
-
     model = tiny.load("llama")
     last = 0.0
     began = time.perf_counter()

@@ -1,0 +1,93 @@
+// The text of a decode, token by token. Every piece of text enters the page through textContent: nothing is read as markup.
+
+function span(className, text) {
+  const node = document.createElement("span");
+  node.className = className;
+  node.textContent = text;
+  return node;
+}
+
+function render({ model, el }) {
+  const view = document.createElement("div");
+  view.className = "sv-text";
+  view.tabIndex = 0;
+  view.setAttribute("role", "region");
+  view.setAttribute("aria-label", "Generated text, coloured by exit depth");
+  const committed = document.createElement("span");
+  const tail = document.createElement("span"); // drafts of the running round, or those just thrown away
+  view.append(committed, tail);
+  const key = document.createElement("div");
+  key.className = "sv-key";
+  el.append(view, key);
+
+  let palette = {};
+  let count = 0;
+
+  function paint(node, depth) {
+    const colours = palette[depth];
+    if (colours) [node.style.backgroundColor, node.style.color] = colours;
+  }
+
+  function token([text, depth, kind, label]) {
+    const node = span(`sv-token sv-${kind}`, text);
+    node.title = label;
+    node.dataset.depth = depth;
+    paint(node, depth);
+    return node;
+  }
+
+  function draft([text, depth, outcome, label]) {
+    const node = span(outcome === "draft" ? "sv-token sv-draft" : `sv-token sv-away sv-${outcome}`, text);
+    node.title = label;
+    if (palette[depth]) node.style.setProperty("--sv-depth", palette[depth][0]);
+    return node;
+  }
+
+  function drawKey(layers, numLayers) {
+    key.replaceChildren();
+    const scale = span("", "exit depth ");
+    for (const layer of layers) {
+      const swatch = span("sv-swatch", layer);
+      paint(swatch, layer);
+      scale.append(swatch);
+    }
+    scale.append(span("", ` of ${numLayers} layers`));
+    key.append(scale);
+    for (const [className, text] of [
+      ["sv-first", "first"], ["sv-correction", "correction"], ["sv-bonus", "bonus"],
+      ["sv-draft", "draft"], ["sv-away sv-rejected", "rejected"], ["sv-away sv-dropped", "dropped"],
+    ]) key.append(span(`sv-sample ${className}`, text));
+  }
+
+  function reset(message) {
+    palette = message.palette;
+    count = 0;
+    view.dataset.tokens = 0;
+    committed.replaceChildren(span("sv-prompt", message.prompt));
+    if (message.hint) committed.append(span("sv-hint", message.hint));
+    tail.replaceChildren();
+    drawKey(message.layers, message.num_layers);
+  }
+
+  function patch(message) {
+    if (message.from > count) return model.send({ type: "ready" }); // a patch was missed
+    const follow = view.scrollHeight - view.scrollTop - view.clientHeight < 48;
+    const fresh = message.tokens.slice(count - message.from);
+    committed.append(...fresh.map(token));
+    count += fresh.length;
+    tail.replaceChildren(...message.drafts.map(draft));
+    view.dataset.tokens = count;
+    if (follow) view.scrollTop = view.scrollHeight;
+  }
+
+  function receive(message) {
+    if (message.type === "reset") reset(message);
+    if (message.tokens) patch(message);
+  }
+
+  model.on("msg:custom", receive);
+  model.send({ type: "ready" });
+  return () => model.off("msg:custom", receive);
+}
+
+export default { render };

@@ -1,0 +1,119 @@
+"""The dashboard shows what the tables say, from a trace as from columns, and needs neither torch nor widgets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+import selfdraft_viz as sv
+from selfdraft_viz import plots
+from selfdraft_viz.plots.confidence import threshold_steps
+from selfdraft_viz.plots.dashboard import blank_dashboard, dashboard_data
+from selfdraft_viz.plots.rounds import rounds_data
+from selfdraft_viz.plots.speed import tokens_per_second
+from selfdraft_viz.plots.style import nice_ceiling
+
+
+@pytest.fixture(scope="module")
+def comparison() -> sv.Comparison:
+    model = tiny.load("llama", exit_layers=[1, 2, 3])
+    return model.compare([3, 1, 4, 1, 5], sv.Settings(threshold=0.2, max_width=4), max_new_tokens=50)
+
+
+def test_every_new_token_has_a_bar_of_its_depth(comparison: sv.Comparison) -> None:
+    trace = comparison.selfdraft
+    bars = plots.dashboard(trace).data[0]
+    new = trace.tokens[trace.tokens["kind"] != "prompt"]
+    assert list(bars.x) == list(new["position"])
+    assert list(bars.y) == list(new["exit_depth"])
+    assert list(bars.marker.color) == list(new["exit_depth"])
+
+
+def test_marks_stand_at_the_tokens_of_their_kind(comparison: sv.Comparison) -> None:
+    trace = comparison.selfdraft
+    shown = {mark.name: list(mark.x) for mark in plots.dashboard(trace).data[1:4]}
+    for kind in ("first", "correction", "bonus"):
+        expected = list(trace.tokens.loc[trace.tokens["kind"] == kind, "position"])
+        assert shown[kind] == expected or (not expected and np.isnan(shown[kind]).all())
+
+
+def test_drafts_are_told_apart_by_outcome(comparison: sv.Comparison) -> None:
+    trace = comparison.selfdraft
+    assert (trace.drafts["outcome"] == "accepted").any()
+    assert (trace.drafts["outcome"] != "accepted").any(), "the example should reject something"
+    for shown in plots.dashboard(trace).data[4:7]:
+        these = trace.drafts[trace.drafts["outcome"] == shown.name]
+        assert np.allclose(shown.y, these["confidence"]) or not len(these)
+
+
+def test_round_bars_stand_over_the_tokens_they_committed(comparison: sv.Comparison) -> None:
+    up, down = rounds_data(comparison.selfdraft.rounds)
+    rounds = comparison.selfdraft.rounds
+    assert up["y"].sum() == rounds["accepted"].sum()
+    assert -down["y"].sum() == (rounds["drafted"] - rounds["accepted"]).sum()
+    left = up["x"] - up["width"] / 0.9 / 2 + 0.5
+    assert np.allclose(left, rounds.loc[rounds["accepted"] > 0, "first_position"].astype(float))
+
+
+def test_speed_ends_at_the_summary(comparison: sv.Comparison) -> None:
+    """Breaks when the curve counts the prefill, or the first token."""
+    for trace in (comparison.selfdraft, comparison.plain):
+        _, _, run = tokens_per_second(trace.tokens)
+        assert run[-1] == pytest.approx(trace.summary()["tokens_per_second"], rel=1e-4)
+
+
+def test_the_threshold_is_drawn_as_it_was_in_force() -> None:
+    checks = {"position": [4, 4, 5, 6, 7], "threshold": [0.5, 0.5, 0.5, 0.9, float("inf")]}
+    steps = threshold_steps(checks)
+    assert list(steps["x"]) == [4.5, 6.5, 7.5, 8.5]
+    assert list(steps["y"][:2]) == [0.5, np.float32(0.9)]
+    assert np.isnan(steps["y"][2:]).all()
+
+
+def test_a_decode_in_which_nothing_was_drafted_can_be_drawn() -> None:
+    model = tiny.load("llama", exit_layers=[2])
+    trace = model.generate([1, 2], sv.Settings(threshold=sv.NEVER), max_new_tokens=3)
+    figure = plots.dashboard(trace)
+    assert len(figure.data) == len(blank_dashboard(5, 0, 8).data)
+    assert all(len(shown.x) for shown in figure.data), "an empty trace would drop out of the legend"
+
+
+def test_columns_of_lists_give_what_dataframes_give(comparison: sv.Comparison) -> None:
+    trace = comparison.selfdraft
+    tables = [trace.tokens, trace.drafts, trace.rounds, trace.exit_checks]
+    lists = [{name: list(table[name]) for name in table.columns} for table in tables]
+    lists[0] = {**lists[0], "exit_depth": [float("nan") if v is None or v != v else v for v in _plain(trace.tokens)]}
+    from_frames = dashboard_data(*tables, trace.num_layers)
+    from_lists = dashboard_data(*lists, trace.num_layers)
+    for one, other in zip(from_frames, from_lists, strict=True):
+        np.testing.assert_array_equal(one["x"], other["x"])
+        np.testing.assert_array_equal(one["y"], other["y"])
+
+
+def _plain(tokens) -> list[float]:
+    return list(tokens["exit_depth"].to_numpy(dtype="float64", na_value=np.nan))
+
+
+@pytest.mark.parametrize(("value", "ceiling"), [(0.03, 0.03), (1, 1), (4, 5), (60, 100), (101, 200), (2500, 3000)])
+def test_axis_ends_are_round(value: float, ceiling: float) -> None:
+    assert nice_ceiling(value) == pytest.approx(ceiling)
+
+
+def test_a_saved_trace_is_drawn_without_torch_and_widgets(comparison: sv.Comparison, tmp_path: Path) -> None:
+    path = comparison.selfdraft.save(tmp_path / "run.parquet")
+    code = f"""
+import sys
+for name in ("torch", "transformers", "ipywidgets", "anywidget"):
+    sys.modules[name] = None
+import selfdraft_viz as sv
+from selfdraft_viz import plots
+print(len(plots.dashboard(sv.Trace.load({str(path)!r})).data))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) > 10

@@ -213,15 +213,17 @@ def test_version(run: Run) -> None:
 
 
 def test_decoding_needs_no_plots_and_no_widgets() -> None:
-    """A bare server has neither; only colours on a terminal come from the plots."""
+    """A bare server has neither; the colours come from the plots, so there are none, even where they are asked for."""
     code = (
         "import sys\nsys.modules['plotly'] = sys.modules['ipywidgets'] = sys.modules['anywidget'] = None\n"
         f"from selfdraft_viz.cli import main\nmain(['generate', {PROMPT!r}, '-n', '4', '--device', 'cpu'])"
     )
+    code = "import os\nos.environ['FORCE_COLOR'] = '1'\n" + code
     process = python("-c", code)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert out.startswith(PROMPT)
+    assert PROMPT in out
+    assert "exit depth, layers:" not in out
 
 
 SECRETS = "\x1b[31mred\x1b[0m\x9b5n\r\x07\b \u202eback [bold]not markup[/bold] :smile: \u200bend"
@@ -344,12 +346,15 @@ def test_trained_heads_are_saved_and_used(run: Run, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("Once upon a time there was a small house by the sea. " * 40, encoding="utf-8")
     small = ("--steps", "2", "--batch-size", "2", "--window", "16", "--exit-layers", "3,5", "--device", "cpu")
+    small += ("--vocabulary", "10")
     status, out, err = run("train-heads", str(tmp_path / "heads"), "--texts", str(texts), *small)
     assert status == 0, err
     assert re.search(r"3 +\d+\.\d% +\d+\.\d%", out)
     heads = sv.ExitHeads.load(tmp_path / "heads")
     assert heads.exit_layers == (3, 5)
     assert heads.metadata["training"]["steps_done"] == 2
+    assert heads.vocabulary is not None
+    assert len(heads.vocabulary) == 10
     _, out, _ = run("generate", PROMPT, "-n", "4", "--device", "cpu", "--json", "--heads", str(tmp_path / "heads"))
     assert json.loads(out)["model"]["heads"] == "trained"
 

@@ -96,8 +96,10 @@ class TokenPrinter:
 
 
 def _depth_styles(exit_layers: Iterable[int], num_layers: int) -> dict[int, Style]:
-    from selfdraft_viz.plots.colours import depth_palette
-
+    try:
+        from selfdraft_viz.plots.colours import depth_palette
+    except ModuleNotFoundError:  # a server without plotly: no colours
+        return {}
     palette = depth_palette(exit_layers, num_layers)
     return {depth: Style(color=ink, bgcolor=background) for depth, (background, ink) in palette.items()}
 

@@ -37,9 +37,17 @@ def train_heads(
     batch_size: Annotated[int, typer.Option(help="Windows in a step.")] = 16,
     window: Annotated[int, typer.Option(help="Tokens in a window.")] = 256,
     learning_rate: Annotated[float, typer.Option(help="Peak of AdamW's rate.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = 0.0,
+    warmup: Annotated[int, typer.Option(help="Steps in which the rate rises.")] = 50,
+    vocabulary: Annotated[
+        int | None,
+        typer.Option(help="Draft only so many of the most frequent tokens: cheaper checks. Default: all tokens."),
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="Trained heads to go on from; default: the logit lens.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File to go on from, and to write when interrupted and every so often.")
     ] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between two checkpoints.")] = 250,
     seed: Annotated[int, typer.Option(help="Of the order of the texts, and of own samples.")] = 0,
 ) -> None:
     """Train exit heads; the model itself stays as it is. Ctrl-C ends the training early and keeps what was learned."""
@@ -53,6 +61,7 @@ def train_heads(
     train, held_out = documents(texts), documents(validation)
     layers = None if exit_layers is None else opt.whole_numbers("--exit-layers", exit_layers)
     loaded = opt.load_model(model, device=device, dtype=dtype, revision=revision)
+    from selfdraft_viz.heads import ExitHeads
     from selfdraft_viz.lab.training import train_exit_heads
 
     heads = train_exit_heads(
@@ -64,8 +73,13 @@ def train_heads(
         batch_size=batch_size,
         window=window,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        vocabulary=vocabulary,
+        start=None if start is None else ExitHeads.load(start),
         validation=held_out,
         checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
         seed=seed,
     )
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def test_end_of_sequence_tokens_end_nothing_and_are_not_forbidden() -> None:
         report = run_bench(
             model, [Prompt("one", (3, 1, 4))], SETTINGS, BenchOptions(new_tokens=12, repeats=1), stock=stock
         )
-    assert report.outputs == dict.fromkeys(CONTENDERS, [greedy])
+    assert report.outputs == {key: [greedy] for key in CONTENDERS}
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])

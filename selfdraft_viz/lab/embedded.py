@@ -39,6 +39,7 @@ KINDS = ("stories", "tales", "python")
 EXIT_LAYERS = (2, 3, 4, 6, 8)
 PREFIX, WINDOW = 48, 192  # tokens: a prompt, and a prompt with what follows
 VOCABULARY = 2048  # tokens that the heads can draft
+HELD_OUT = 120  # windows for the agreement during training; the card's figures are from the valid files
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 WINDOWS = 1500  # of each kind of given text
 OWN_WINDOWS = {"stories": 1500, "tales": 1500, "python": 1000}  # of the model's own continuations
@@ -90,9 +91,13 @@ def heads(
         own.append(
             _own_continuations(model, windows[WINDOWS : WINDOWS + OWN_WINDOWS[kind]], work / f"own_{kind}.safetensors")
         )
+    windows = torch.cat([*given, *own])
+    windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
+    kept = len(windows) // 20
     trained = train_exit_heads(
         model,
-        torch.cat([*given, *own]),
+        windows[kept:],
+        validation=windows[: min(kept, HELD_OUT)],
         exit_layers=EXIT_LAYERS,
         steps=steps,
         batch_size=10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import selfdraft_viz as sv
-from selfdraft_viz.events import Committed, ExitCheck, SettingsChanged, SettingsRefused
+from selfdraft_viz.events import Committed, DraftingStopped, ExitCheck, SettingsChanged, SettingsRefused
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -188,6 +189,40 @@ def test_changed_settings_hold_from_the_next_decision_on_and_invalid_ones_never(
             tokens.append(event.token_id)
     assert tokens == decode.plain().token_ids
     assert refused == source.refusals
+
+
+@examples(30)
+@given(
+    decode=strategies.decodes(),
+    variants=st.lists(
+        st.tuples(st.floats(0, 0.5), st.integers(1, 4), strategies.exit_temperatures), min_size=2, max_size=12
+    ),
+)
+def test_a_change_between_two_events_holds_at_the_very_next_decision(
+    decode: strategies.Decode, variants: list[tuple[float, int, float]]
+) -> None:
+    """Breaks when settings are read once a round or once a row: a slider moved while layers run must hold at the check
+    after them, and one moved after a check when it is asked whether to go on drafting."""
+    choices = itertools.cycle(
+        decode.settings.replace(threshold=threshold, max_width=width, schedule=sv.ConstantTemperature(temperature))
+        for threshold, width, temperature in variants
+    )
+    box = [next(choices)]
+    drafted, just_drafted = 0, False
+    for event in decode.model.stream(decode.prompt, lambda: box[0], **decode.options):
+        if isinstance(event, SettingsChanged):
+            continue  # said before the decision that it is for
+        now = box[0]
+        if just_drafted and not isinstance(event, DraftingStopped):
+            assert drafted < now.max_width, "went on drafting past the width"
+        if isinstance(event, DraftingStopped):
+            assert event.reason != "width" or drafted >= now.max_width
+            drafted = 0
+        just_drafted = isinstance(event, ExitCheck) and event.exited
+        drafted += just_drafted
+        if isinstance(event, ExitCheck):
+            assert (event.threshold, event.exit_temperature) == (now.threshold, now.schedule.value)
+        box[0] = next(choices)
 
 
 def test_a_refused_setting_is_said_once_and_the_last_valid_one_stays() -> None:

@@ -106,7 +106,7 @@ def train_exit_heads(
         translators.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay
     )
     state = _Checkpoint(checkpoint, recipe, layers, describe_base(layered)["hash"], draftable)
-    first_step = state.restore(translators, optimizer)
+    first_step, seconds_before = state.restore(translators, optimizer)
     before = agreement(layered, ExitHeads(layers), held_out, batch_size=batch_size, autocast=autocast)
 
     step, interrupted, started = first_step, False, time.perf_counter()
@@ -125,11 +125,12 @@ def train_exit_heads(
             if step % 10 == 0:
                 bar.set_postfix({f"exit {layer}": f"{value:.2f}" for layer, value in losses.items()}, refresh=False)
             if step % checkpoint_every == 0:
-                state.save(step, translators, optimizer)
+                state.save(step, seconds_before + time.perf_counter() - started, translators, optimizer)
     except KeyboardInterrupt:
         interrupted = True
     bar.close()
-    state.save(step, translators, optimizer)
+    seconds = seconds_before + time.perf_counter() - started
+    state.save(step, seconds, translators, optimizer)
 
     heads = ExitHeads(layers, translators.merged(), vocabulary=draftable)
     after = agreement(
@@ -145,7 +146,7 @@ def train_exit_heads(
             "train_windows": len(train),
             "vocabulary": layered.vocab_size if draftable is None else len(draftable),
             "interrupted": interrupted,
-            "seconds": round(time.perf_counter() - started, 1),
+            "seconds": round(seconds, 1),
             "device": str(layered.device),
             "agreement": {str(layer): {"before": before[layer], "after": after[layer]} for layer in layers},
             "went_on_from": None if start is None else start.metadata.get("training"),
@@ -343,10 +344,10 @@ class _Checkpoint:
         run = {**vars(recipe), "layers": list(layers), "base": base_hash, "vocabulary": size}
         self._run = json.dumps(run, sort_keys=True)
 
-    def restore(self, translators: _Translators, optimizer: torch.optim.AdamW) -> int:
-        """Load the file if there is one. Returns the steps already done."""
+    def restore(self, translators: _Translators, optimizer: torch.optim.AdamW) -> tuple[int, float]:
+        """Load the file if there is one. Returns the steps already done, and the seconds they took."""
         if self._path is None or not self._path.is_file():
-            return 0
+            return 0, 0.0
         with safe_open(self._path, framework="pt") as opened:
             header = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
@@ -365,9 +366,9 @@ class _Checkpoint:
                         "exp_avg": tensors[f"{name}.exp_avg"].to(parameter.device),
                         "exp_avg_sq": tensors[f"{name}.exp_avg_sq"].to(parameter.device),
                     }
-        return step
+        return step, float(header["seconds"])
 
-    def save(self, step: int, translators: _Translators, optimizer: torch.optim.AdamW) -> None:
+    def save(self, step: int, seconds: float, translators: _Translators, optimizer: torch.optim.AdamW) -> None:
         if self._path is None:
             return
         tensors = {}
@@ -378,7 +379,7 @@ class _Checkpoint:
                 tensors[f"{name}.{moment}"] = (torch.zeros_like(parameter) if value is None else value).detach().cpu()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".partial")
-        save_file(tensors, temporary, metadata={"run": self._run, "step": str(step)})
+        save_file(tensors, temporary, metadata={"run": self._run, "step": str(step), "seconds": str(seconds)})
         temporary.replace(self._path)
 
 

@@ -331,12 +331,16 @@ def test_every_schedule_can_be_typed(schedule: sv.Schedule) -> None:
 def test_what_is_typed_changes_the_preset_and_nothing_else(tmp_path: Path) -> None:
     preset = sv.Settings(sv.CosineAnnealing(2.0), 0.4, max_depth=6, max_width=3)
     nothing = {"threshold": None, "schedule": None, "alpha": None, "max_depth": None, "max_width": None}
+    nothing["exit_layers"] = None
     assert chosen_settings(preset, None, **nothing) == preset
     assert chosen_settings(preset, None, **{**nothing, "alpha": 0.5}) == preset.replace(
         schedule=sv.CosineAnnealing(0.5)
     )
     assert chosen_settings(preset, None, **{**nothing, "threshold": "never"}) == preset.replace(threshold=sv.NEVER)
     assert chosen_settings(preset, None, **{**nothing, "max_depth": "none"}) == preset.replace(max_depth=None)
+    fewer = preset.replace(exit_layers=(2, 6))
+    assert chosen_settings(fewer, None, **nothing) == fewer
+    assert chosen_settings(fewer, None, **{**nothing, "exit_layers": "2,4,6"}) == preset
     file = tmp_path / "settings.json"
     sv.Settings(threshold=0.9).save(file)
     assert chosen_settings(preset, file, **nothing) == sv.Settings(threshold=0.9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from selfdraft_viz.lab.bench_report import BenchReport
 
 _COLUMNS = [
-    "", "ms per token", "x transformers", "x plain", "equal", "accepted", "tokens per round", "exit depth",
-    "layer passes per token",
+    "", "ms per\ntoken", "x\ntransformers", "x\nplain", "equal", "accepted", "tokens\nper round", "exit\ndepth",
+    "layer passes\nper token",
 ]  # fmt: skip
 
 
@@ -96,6 +97,7 @@ def bench(
         alpha=alpha,
         max_depth=max_depth,
         max_width=max_width,
+        exit_layers=exit_layers,
     )
     err = console(stderr=True)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -144,7 +146,7 @@ def show(out: Console, report: BenchReport) -> None:
         out.print(printable(note), soft_wrap=True)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: Mapping[Any, Any]) -> list[str]:
     def ratio(other: str) -> str:
         name = f"speed_to_{other}"
         if row["contender"] == other:

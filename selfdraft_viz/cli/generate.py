@@ -32,8 +32,8 @@ _ROWS = {
     "layer_passes_per_token": ("layer passes per token", "{:.2f}"),
     "exit_checks_per_token": ("exit checks per token", "{:.2f}"),
     "prefill_seconds": ("prefill, s", "{:.3f}"),
-    "seconds_per_token": ("seconds per token after it", "{:.5f}"),
-    "tokens_per_second": ("tokens per second after it", "{:.1f}"),
+    "seconds_per_token": ("seconds per token after prefill", "{:.5f}"),
+    "tokens_per_second": ("tokens per second after prefill", "{:.1f}"),
 }
 
 
@@ -82,6 +82,7 @@ def generate(
         alpha=alpha,
         max_depth=max_depth,
         max_width=max_width,
+        exit_layers=exit_layers,
     )
     decode: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,

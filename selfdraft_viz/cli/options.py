@@ -99,14 +99,18 @@ def chosen_settings(
     alpha: float | None,
     max_depth: str | None,
     max_width: str | None,
+    exit_layers: str | None,
 ) -> Settings:
-    """The settings of a file, or else the preset, with what was typed put in place.
+    """The settings of a file, or else the preset, with what was typed put in place; exit layers that were typed for the
+    model are all tried.
 
     Raises:
         SettingsError: a value cannot be read, or is out of range.
     """
     settings = preset if file is None else Settings.load(file)
     changes: dict[str, Any] = {}
+    if exit_layers is not None and file is None:
+        changes["exit_layers"] = None
     if threshold is not None:
         changes["threshold"] = NEVER if threshold == "never" else number("--threshold", threshold)
     for name, typed in (("max_depth", max_depth), ("max_width", max_width)):

@@ -108,7 +108,7 @@ def show_table(out: Console, title: str, columns: Sequence[str], rows: Iterable[
     """Print a table: its first column to the left, the others, which hold numbers, to the right."""
     made = Table(box=SIMPLE_HEAD, header_style="bold")
     for index, column in enumerate(columns):
-        made.add_column(Text(column), justify="right" if index else "left", no_wrap=not index)
+        made.add_column(Text(column), justify="right" if index else "left", no_wrap=True)
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))
     out.print(Text(printable(title), "bold"), soft_wrap=True)

@@ -5,8 +5,8 @@
     trace = model.generate("Once upon a time", sv.Settings(schedule=sv.LinearAnnealing(1.0), threshold=0.6))
     trace.token_ids == model.generate_plain("Once upon a time").token_ids    # always
 
-Names that need torch, plotly or ipywidgets are imported when they are first used, so that traces open without torch and a
-bare server decodes without plotly.
+Names that need torch, plotly or ipywidgets are imported when they are first used, so that traces open without torch
+and a bare server decodes without plotly.
 """
 
 from __future__ import annotations

@@ -223,8 +223,8 @@ class ExitHeads:
         ids = vocabulary.tolist()
         if not ids or ids[0] < 0 or ids[-1] >= vocab_size or len(set(ids)) < len(ids):
             raise LoadError(
-                f"the {len(ids)} token ids that the exit heads draft must be different ones in 0..{vocab_size - 1}: load "
-                "the heads from an undamaged file, or train them again"
+                f"the {len(ids)} token ids that the exit heads draft must be different ones in 0..{vocab_size - 1}: "
+                "load the heads from an undamaged file, or train them again"
             )
 
 

@@ -249,7 +249,7 @@ class Trace:
             header = json.loads(raw)
             if header.pop("format_version") != _FORMAT_VERSION:
                 raise LoadError(f"{path} is a trace in another format version: update selfdraft_viz")
-            tables = {name: _from_arrow(name, merged) for name in COLUMNS}
+            tables: dict[str, Any] = {name: _from_arrow(name, merged) for name in COLUMNS}
             header["exit_layers"] = tuple(header["exit_layers"])
             header["refusals"] = tuple(header["refusals"])
             header["settings_history"] = tuple(Settings.from_dict(settings) for settings in header["settings_history"])

@@ -225,7 +225,8 @@ def read_exit(request: Request, hidden_states: Tensor, layer: int, temperature: 
     if request.detail == "full":
         values.append(behind.exp_().sum().double())
     column, *sums = torch.stack(values).tolist()
-    return ExitReading(logits, request.heads.token_id(int(column)), 1.0 / sums[0], 1.0 / sums[1] if len(sums) > 1 else None)
+    unannealed = 1.0 / sums[1] if len(sums) > 1 else None
+    return ExitReading(logits, request.heads.token_id(int(column)), 1.0 / sums[0], unannealed)
 
 
 @torch.inference_mode()

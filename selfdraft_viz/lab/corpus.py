@@ -119,13 +119,14 @@ class _BatchCache:
 
     def update(self, keys: Tensor, values: Tensor, layer_index: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         if layer_index not in self._stored:
-            self._stored[layer_index] = tuple(
-                new.new_empty((*new.shape[:2], self._length, new.shape[3])) for new in (keys, values)
-            )
+            self._stored[layer_index] = (self._room_for(keys), self._room_for(values))
         stored_keys, stored_values = self._stored[layer_index]
         stored_keys[:, :, self.start : self.stop] = keys
         stored_values[:, :, self.start : self.stop] = values
         return stored_keys[:, :, : self.stop], stored_values[:, :, : self.stop]
+
+    def _room_for(self, new: Tensor) -> Tensor:
+        return new.new_empty((*new.shape[:2], self._length, new.shape[3]))
 
 
 def own_samples(model: Model, tokens: int, window: int, *, seed: int = 0, progress: bool = True) -> Tensor:

@@ -50,7 +50,7 @@ def replay(record: DenseRecord, settings: Settings) -> Replay:
     temperatures = {layer: plan.exit_temperatures.get(layer, 1.0) for layer in record.exit_layers}
     exits = record.confidences(temperatures)[..., used] >= plan.threshold  # (texts, positions, used exits)
     first = exits.argmax(axis=-1)
-    hard = ~exits.any(axis=-1)
+    hard = np.logical_not(np.any(exits, axis=-1))
     depth = np.where(hard, layers[-1], layers[first])
     checks = np.where(hard, len(used), first + 1)
     right = np.take_along_axis(record.agrees[..., used], first[..., None], axis=-1)[..., 0] & ~hard

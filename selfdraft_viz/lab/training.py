@@ -275,27 +275,30 @@ class _Translators(nn.Module):
     def __init__(self, layers: tuple[int, ...], width: int, start: ExitHeads | None) -> None:
         super().__init__()
         self.layers = layers
-        self.linears = nn.ModuleDict({str(layer): nn.Linear(width, width) for layer in layers})
+        self.linears: dict[int, nn.Linear] = {}
+        for layer in layers:
+            self.linears[layer] = nn.Linear(width, width)
+            self.add_module(f"layer_{layer}", self.linears[layer])
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
         if start is not None and start.translators is not None:
             with torch.no_grad():
                 for layer in layers:
                     weight, bias = start.translators[layer]
-                    self.linears[str(layer)].weight.copy_(weight - torch.eye(width))
-                    self.linears[str(layer)].bias.copy_(bias)
+                    self.linears[layer].weight.copy_(weight - torch.eye(width))
+                    self.linears[layer].bias.copy_(bias)
 
     def forward(self, layer: int, hidden_states: Tensor) -> Tensor:
-        return hidden_states + self.linears[str(layer)](hidden_states)
+        return hidden_states + self.linears[layer](hidden_states)
 
     def of(self, layer: int) -> Iterator[nn.Parameter]:
-        return self.linears[str(layer)].parameters()
+        return self.linears[layer].parameters()
 
     def merged(self) -> dict[int, tuple[Tensor, Tensor]]:
         """By layer the weight I + D and the bias, float32."""
         merged = {}
         for layer in self.layers:
-            linear = self.linears[str(layer)]
+            linear = self.linears[layer]
             identity = torch.eye(linear.in_features, device=linear.weight.device)
             merged[layer] = ((identity + linear.weight.detach()).clone(), linear.bias.detach().clone())
         return merged

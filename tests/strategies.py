@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import tiny
@@ -95,7 +96,8 @@ class Decode:
         return {"max_new_tokens": self.max_new_tokens, "sampling": self.sampling}
 
     def stream(self, **changes: Any) -> list[Event]:
-        return list(self.model.stream(self.prompt, self.settings, **{**self.options, **changes}))
+        stream = self.model.stream(self.prompt, self.settings, **{**self.options, **changes})
+        return list(islice(stream, 20_000))  # a decode that stalls must fail, not hang
 
     def selfdraft(self, **changes: Any) -> sv.Trace:
         return self.model.generate(self.prompt, self.settings, **{**self.options, **changes})

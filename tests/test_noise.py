@@ -67,6 +67,12 @@ def test_noise_of_neighbouring_keys_is_uncorrelated() -> None:
     assert lagged.abs() < 4.5 / math.sqrt(table.numel())
 
 
+def test_no_two_positions_have_the_same_noise_in_another_order() -> None:
+    """Breaks when tokens and keys are only xor-ed: of 1500 positions some would then share their noise, shuffled."""
+    highest = {tuple(gumbel_noise(3, position, 2**14).topk(3).values.tolist()) for position in range(1500)}
+    assert len(highest) == 1500
+
+
 @pytest.mark.parametrize(
     "sampling",
     [

@@ -124,8 +124,6 @@ def dashboard_data(
     checks: Table,
     num_layers: int,
     plain_tokens: Table | None = None,
-    *,
-    hover: bool = True,
 ) -> list[dict[str, Any]]:
     """Properties of every trace of the dashboard, in order: `{"x": ..., "y": ..., "marker.color": ...}`.
 
@@ -134,7 +132,7 @@ def dashboard_data(
     data = [
         *depth_data(tokens, num_layers),
         *confidence_data(drafts, checks),
-        *rounds_data(rounds, hover=hover),
+        *rounds_data(rounds),
         *speed_data(tokens, plain_tokens),
     ]
     return [properties if len(properties["x"]) else {**properties, **NOTHING} for properties in data]

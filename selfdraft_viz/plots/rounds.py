@@ -36,12 +36,11 @@ def rounds_traces() -> list[go.Bar]:
     ]
 
 
-def rounds_data(rounds: Table, *, hover: bool = True) -> list[dict[str, Any]]:
+def rounds_data(rounds: Table) -> list[dict[str, Any]]:
     """What `rounds_traces` show: each round's bar stands over the tokens that the round committed.
 
     Args:
         rounds: columns round, first_position, drafted, accepted, committed, stop_reason.
-        hover: with what the labels say; without it there is less to send.
     """
     first, committed = numbers(rounds, "first_position"), numbers(rounds, "committed")
     drafted, accepted = numbers(rounds, "drafted"), numbers(rounds, "accepted")
@@ -51,15 +50,10 @@ def rounds_data(rounds: Table, *, hover: bool = True) -> list[dict[str, Any]]:
     for count, sign in ((accepted, 1), (thrown_away, -1)):
         some = count > 0
         bars.append({"x": centre[some], "y": (sign * count[some]).astype("int16"), "width": width[some]})
-        if hover:
-            rows = zip(
-                numbers(rounds, "round")[some],
-                count[some],
-                drafted[some],
-                words(rounds, "stop_reason")[some],
-                strict=True,
-            )
-            bars[-1]["customdata"] = [[int(number), int(c), int(d), str(reason)] for number, c, d, reason in rows]
+        rows = zip(
+            numbers(rounds, "round")[some], count[some], drafted[some], words(rounds, "stop_reason")[some], strict=True
+        )
+        bars[-1]["customdata"] = [[int(number), int(c), int(d), str(reason)] for number, c, d, reason in rows]
     return bars
 
 

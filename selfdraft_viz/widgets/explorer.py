@@ -91,7 +91,6 @@ class Explorer(ipw.VBox):
         self._pulse = Pulse(LoopProbe())
         super().__init__(self._laid_out())
         self.add_class("sv-explorer")
-        self._text.on_msg(self._view_appeared)
         self._show_buttons()
         _stop_older_of(self._cell)
         _EXPLORERS.add(self)
@@ -314,10 +313,10 @@ class Explorer(ipw.VBox):
             tables.read(run.events)
             plain.read(run.plain_events)
             if run.stage == "checking" and not whole:
-                self._dashboard.update_speed(tables, plain)
+                self._dashboard.show_speed(tables, plain)
             else:
                 self._text.update(tables)
-                self._dashboard.update(tables, plain, hover=whole)
+                self._dashboard.show(tables, plain)
             self._show_figures(session)
             if whole:
                 self._show_buttons()
@@ -360,12 +359,6 @@ class Explorer(ipw.VBox):
         self._stop_button.disabled = state in ("ready", "ended")
         self._prompt.lock(state in ("running", "paused"))
 
-    def _view_appeared(self, _: Any, content: Any, __: Any) -> None:
-        """A front end shows the explorer (again): a `FigureWidget` only knows the state it was made with."""
-        session = self._session
-        if isinstance(content, dict) and content.get("type") == "ready" and session and self.state != "running":
-            self._frame(session, True)
-
     # Controls.
 
     def _settings_moved(self) -> None:
@@ -407,7 +400,7 @@ class Explorer(ipw.VBox):
         facts = ipw.HTML(f'<div class="sv-facts"><b>Self-draft decoding</b>{html.escape(self._facts())}</div>')
         side = ipw.VBox([_heading("Exits"), self._controls.box, _heading("Sampling"), self._prompt.sampling_box])
         side.add_class("sv-side")
-        views = ipw.VBox([self._readout, self._text, self._dashboard.figure])
+        views = ipw.VBox([self._readout, self._text, self._dashboard])
         views.add_class("sv-views")
         main = ipw.Box([side, views])
         main.add_class("sv-main")

@@ -1,50 +1,46 @@
-"""The dashboard as a `FigureWidget` that follows a running decode: one figure, one update a frame, axes that stay."""
+"""The dashboard that follows a running decode: axes that stay, and one patch a frame."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
-from plotly.basedatatypes import Undefined
 
-from selfdraft_viz.plots.dashboard import HEIGHT, NOTHING, blank_dashboard, dashboard_data, dashboard_ranges
+from selfdraft_viz.plots.dashboard import NOTHING, blank_dashboard, dashboard_data, dashboard_ranges
 from selfdraft_viz.plots.speed import speed_data
 from selfdraft_viz.widgets.live import LiveTables
+from selfdraft_viz.widgets.plot_view import PlotView
 
 _SPEED_TRACES = 3
 _WARM_UP = 4  # tokens whose speed says nothing yet
 _HEADROOM = 1.25  # of the axis of speed over the fastest seen
 
 
-class LiveDashboard:
+class LiveDashboard(PlotView):
     """Args:
-        num_layers: L.
-
-    Attributes:
-        figure: the widget.
+    num_layers: L.
+    clicked: called with the position that was clicked.
     """
 
-    def __init__(self, num_layers: int) -> None:
+    def __init__(self, num_layers: int, clicked: Callable[[int], None] | None = None) -> None:
         self._num_layers = num_layers
         self._first_position, self._new_tokens, self._widest, self._fastest = 0, 128, 6, 0.0
-        self.figure = go.FigureWidget(blank_dashboard(num_layers, 0, 128))
-        self.figure._config = {
-            "displaylogo": False,
-            "responsive": True,
-            "toImageButtonOptions": {"format": "svg", "scale": 2},
-        }
-        self.figure.layout.height = HEIGHT
+        super().__init__(
+            blank_dashboard(num_layers, 0, 128),
+            lambda x, y, trace: clicked(round(x)) if clicked else None,
+            description="Exit depth, confidence, drafts per round and speed over positions",
+        )
 
     def start(self, first_position: int, new_tokens: int, widest: int | None) -> None:
         """Empty the views and fix the axes for a decode of up to `new_tokens`, with rounds of up to `widest`."""
         self._first_position, self._new_tokens = first_position, new_tokens
         self._widest = 8 if widest is None else widest
         self._fastest = 0.0
-        self._send(self._empty(), self._ranges())
+        self.update([dict(NOTHING) for _ in self._columns], self._ranges())
 
-    def update(self, tables: LiveTables, plain: LiveTables | None, *, hover: bool) -> None:
-        """Show what has been decoded so far; `hover` with what labels say, which costs more to send."""
+    def show(self, tables: LiveTables, plain: LiveTables | None) -> None:
+        """Show what has been decoded so far."""
         data = dashboard_data(
             tables.tokens,
             tables.drafts,
@@ -52,15 +48,13 @@ class LiveDashboard:
             tables.checks,
             self._num_layers,
             plain.tokens if plain and plain.new_tokens else None,
-            hover=hover,
         )
-        self._send(data, self._stretched(data, tables))
+        self.update(data, self._stretched(data, tables))
 
-    def update_speed(self, tables: LiveTables, plain: LiveTables) -> None:
+    def show_speed(self, tables: LiveTables, plain: LiveTables) -> None:
         """Only the speed, while ordinary decoding runs."""
         data = speed_data(tables.tokens, plain.tokens)
-        first = len(self.figure.data) - _SPEED_TRACES
-        self._send(data, self._stretched(data, tables), first)
+        self.update(data, self._stretched(data, tables), len(self._columns) - _SPEED_TRACES)
 
     def _stretched(self, data: list[dict[str, Any]], tables: LiveTables) -> dict[str, Any]:
         """Axes again, but only where something does not fit any more."""
@@ -78,13 +72,3 @@ class LiveDashboard:
         return dashboard_ranges(
             self._num_layers, self._first_position, self._new_tokens, self._widest, self._fastest or 50.0
         )
-
-    def _empty(self) -> list[dict[str, Any]]:
-        return [dict(NOTHING) for _ in self.figure.data]
-
-    def _send(self, data: list[dict[str, Any]], layout: dict[str, Any], first_trace: int = 0) -> None:
-        """One message: the properties of traces from `first_trace` on, and of the layout."""
-        names = sorted({name for properties in data for name in properties})
-        restyle = {name: [properties.get(name, Undefined) for properties in data] for name in names}
-        indexes = list(range(first_trace, first_trace + len(data)))
-        self.figure.plotly_update(restyle, layout, indexes)

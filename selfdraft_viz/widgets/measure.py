@@ -1,7 +1,10 @@
-"""What the explorer costs the decode: wall time per token with it, against `model.stream` alone in the same process.
+"""What the explorer costs the decode: its time per token with it, against `model.stream` alone in the same process.
 
-python -m selfdraft_viz.widgets.measure            # without a front end
-measure_decode_loss(explorer)                      # in a notebook, with the explorer on the page
+    python -m selfdraft_viz.widgets.measure            # without a front end
+    measure_decode_loss(explorer)                      # in a notebook, with the explorer on the page
+
+Two clocks. Wall time is what a person waits for, but where browser, kernel and others share the cores, it charges the
+kernel for what the others take. Processor time of the whole kernel process, all its threads, leaves the browser out.
 """
 
 from __future__ import annotations
@@ -14,82 +17,104 @@ from selfdraft_viz.widgets.explorer import Explorer
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Of one decode, in seconds per token."""
+
+    wall: float
+    processor: float
+
+
+@dataclass(frozen=True)
 class DecodeLoss:
-    """Seconds of wall time per token, one value a repeat, taken in turn.
+    """Decodes taken in turn, one pair a repeat.
 
     Attributes:
         alone: the events of `model.stream` recorded in this thread, nothing drawn.
         explored: the same decode in the explorer, drawing included.
         frames_per_second: how often the explorer drew.
-        drawing_share: of its time, spent drawing.
+        drawing_share: of its wall time, spent drawing.
     """
 
-    alone: tuple[float, ...]
-    explored: tuple[float, ...]
+    alone: tuple[Cost, ...]
+    explored: tuple[Cost, ...]
     frames_per_second: float
     drawing_share: float
 
     @property
-    def loss(self) -> float:
-        """Share of the speed that is lost: median over the pairs of 1 - alone / explored."""
-        return statistics.median(
-            1 - alone / explored for alone, explored in zip(self.alone, self.explored, strict=True)
-        )
+    def wall(self) -> float:
+        """Share of the speed that is lost, by wall time: median over the pairs of 1 - alone / explored."""
+        return statistics.median(self._pairs("wall"))
+
+    @property
+    def processor(self) -> float:
+        """The same by processor time of the kernel process."""
+        return statistics.median(self._pairs("processor"))
+
+    def _pairs(self, clock: str) -> list[float]:
+        pairs = zip(self.alone, self.explored, strict=True)
+        return [1 - getattr(alone, clock) / getattr(explored, clock) for alone, explored in pairs]
 
     def __str__(self) -> str:
-        alone, explored = (1000 * statistics.median(times) for times in (self.alone, self.explored))
-        pairs = sorted(1 - a / b for a, b in zip(self.alone, self.explored, strict=True))
-        return (
-            f"decode loss {100 * self.loss:.1f} % (pairs {100 * pairs[0]:.1f} to {100 * pairs[-1]:.1f} %): "
-            f"{alone:.2f} ms a token alone, {explored:.2f} ms in the explorer, "
-            f"{self.frames_per_second:.1f} frames a second, "
-            f"{100 * self.drawing_share:.1f} % of the time spent drawing"
+        lines = []
+        for clock in ("processor", "wall"):
+            alone, explored = (
+                1000 * statistics.median(getattr(cost, clock) for cost in costs)
+                for costs in (self.alone, self.explored)
+            )
+            pairs = sorted(self._pairs(clock))
+            lines.append(
+                f"decode loss by {clock} time: {100 * statistics.median(pairs):.1f} % (pairs {100 * pairs[0]:.1f} to "
+                f"{100 * pairs[-1]:.1f} %); {alone:.2f} ms a token alone, {explored:.2f} ms in the explorer"
+            )
+        lines.append(
+            f"{self.frames_per_second:.1f} frames a second, {100 * self.drawing_share:.1f} % of the time spent drawing"
         )
+        return "\n".join(lines)
 
 
 def measure_decode_loss(explorer: Explorer, repeats: int = 7) -> DecodeLoss:
     """Decode what the controls say, `repeats` times alone and in the explorer, in turn, after a pair to warm up."""
     check, explorer.check = explorer.check, False
-    alone: list[float] = []
-    explored: list[float] = []
-    frames, drawing = 0, 0.0
+    alone: list[Cost] = []
+    explored: list[Cost] = []
+    frames, drawing, seconds = 0, 0.0, 0.0
     try:
         for repeat in range(repeats + 1):
             first = _alone(explorer) if repeat % 2 else None
-            seconds, drawn, spent = _explored(explorer)
+            cost, drawn, spent, took = _explored(explorer)
             without = _alone(explorer) if first is None else first
             if repeat:  # the first pair warms up
                 alone.append(without)
-                explored.append(seconds)
-                frames += drawn
-                drawing += spent
+                explored.append(cost)
+                frames, drawing, seconds = frames + drawn, drawing + spent, seconds + took
     finally:
         explorer.check = check
-    assert explorer.trace is not None
-    total = sum(explored) * len(explorer.trace.token_ids)
-    return DecodeLoss(tuple(alone), tuple(explored), frames / total, drawing / total)
+    return DecodeLoss(tuple(alone), tuple(explored), frames / seconds, drawing / seconds)
 
 
-def _alone(explorer: Explorer) -> float:
+def _alone(explorer: Explorer) -> Cost:
     recorder = explorer.model.recorder()
-    begun = time.perf_counter()
+    wall, processor = time.perf_counter(), time.process_time()
     stream = explorer.model.stream(
         explorer.prompt, explorer.settings, max_new_tokens=explorer.max_new_tokens, sampling=explorer.sampling
     )
     for event in stream:
         recorder.add(event)
-    seconds = time.perf_counter() - begun
-    return seconds / len(recorder.trace().token_ids)
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    tokens = len(recorder.trace().token_ids)
+    return Cost(wall / tokens, processor / tokens)
 
 
-def _explored(explorer: Explorer) -> tuple[float, int, float]:
+def _explored(explorer: Explorer) -> tuple[Cost, int, float, float]:
+    processor = time.process_time()
     explorer.run()
     explorer.wait()
+    processor = time.process_time() - processor
     assert explorer._session is not None
-    run = explorer._session.run
+    run, tokens = explorer._session.run, explorer._session.tables.new_tokens
     assert run.decoded_at is not None
-    tokens = explorer._session.tables.new_tokens
-    return (run.decoded_at - run.started_at) / tokens, run.frames, run.drawing_seconds
+    wall = run.decoded_at - run.started_at
+    return Cost(wall / tokens, processor / tokens), run.frames, run.drawing_seconds, wall
 
 
 def main() -> None:

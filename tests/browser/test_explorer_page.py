@@ -101,7 +101,8 @@ def test_the_notebook_runs_from_top_to_bottom(lab: Browser) -> None:
 
 
 def test_sliders_moved_while_it_decodes_hold_from_the_next_decision_on(lab: Browser, folder: Path) -> None:
-    layer = sv.load().exit_layers[0]
+    model = sv.load()
+    layer = next(iter(model.preset.plan(model.exit_layers, model.num_layers).exit_temperatures))
     prompt(lab, "import os\nimport")  # goes on and on
     new_tokens(lab, 600)
     button(lab, "Run").click()

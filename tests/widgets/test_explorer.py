@@ -240,7 +240,7 @@ def test_markup_in_a_prompt_stays_text(embedded: sv.Model) -> None:
     explorer = explore(embedded)
     explorer.prompt = prompt
     explorer.run().wait(60)
-    for widget in (explorer._text, explorer._readout, explorer._dashboard.figure, *explorer.children):
+    for widget in (explorer._text, explorer._readout, explorer._dashboard, *explorer.children):
         state = str({name: value for name, value in widget.get_state().items() if name not in ("_esm", "_css")})
         assert "<img" not in state
     assert explorer._text._prompt == prompt  # shown through textContent, see the text view's tests
@@ -250,27 +250,26 @@ def test_the_figure_shows_the_run(embedded: sv.Model) -> None:
     explorer = explore(embedded).run()
     explorer.wait(60)
     trace = explorer.trace
-    figure = explorer._dashboard.figure
+    figure = explorer._dashboard.snapshot()
     assert list(figure.data[0].y) == list(trace.tokens.loc[trace.tokens["kind"] != "prompt", "exit_depth"])
     assert not np.isnan(figure.data[-1].y).any(), "ordinary decoding was measured and is drawn"
     assert figure.layout.xaxis4.range == (len(trace.prompt_ids) - 1, len(trace.prompt_ids) + 24)
 
 
-def test_one_figure_carries_plotly(embedded: sv.Model) -> None:
-    """Each FigureWidget brings plotly.js along, five megabytes of it."""
-    import plotly.graph_objects as go
+def test_plotly_is_sent_once_a_page_and_is_in_no_state(embedded: sv.Model) -> None:
+    """Breaks when a notebook saved with its widgets, or a second explorer, carries megabytes of plotly along."""
 
-    def figures(widget) -> int:
-        return isinstance(widget, go.FigureWidget) + sum(map(figures, getattr(widget, "children", ())))
+    def size(widget) -> int:
+        return len(str(widget.get_state())) + sum(map(size, getattr(widget, "children", ())))
 
-    assert figures(explore(embedded)) <= 2
+    assert size(explore(embedded)) < 300_000
 
 
 def test_the_loss_of_speed_can_be_measured(embedded: sv.Model) -> None:
     """The figure itself depends on the machine; that it is measured on real decodes does not."""
     loss = measure_decode_loss(explore(embedded), repeats=3)
     assert len(loss.alone) == len(loss.explored) == 3
-    assert min(loss.alone) > 0
+    assert min(cost.wall for cost in loss.alone) > 0
     assert loss.drawing_share < 0.25
     assert "decode loss" in str(loss)
 

@@ -247,6 +247,12 @@ class Model:
                 )
             if not prompt:
                 raise PromptError("the prompt is empty: give at least one character to go on from")
+            try:
+                prompt.encode()
+            except UnicodeEncodeError as error:
+                raise PromptError(
+                    f"the prompt holds half a character ({prompt[error.start]!r} at {error.start}): leave it out"
+                ) from error
             token_ids = tuple(self.tokenizer(prompt)["input_ids"])
         else:
             values = prompt.tolist() if hasattr(prompt, "tolist") else prompt

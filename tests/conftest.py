@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of several processes on few cores only wait for each other
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -399,3 +399,9 @@ def test_a_folder_may_be_named_in_every_way(folder: Path, monkeypatch: pytest.Mo
     shutil.copytree(folder, folder.parent / "a" / "b")
     for name in ("model", "./model", "a/b", "~/model", folder, str(folder) + "/"):
         assert sv.load(name, device="cpu").num_layers == 5
+
+
+def test_half_a_character_in_a_prompt_is_refused_in_words(embedded):
+    """A lone surrogate is no text; tokenizers fail on it in words of their own."""
+    with pytest.raises(sv.PromptError, match="half a character"):
+        embedded.stream("Once \ud83d upon", max_new_tokens=2)

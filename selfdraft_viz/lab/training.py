@@ -289,7 +289,7 @@ class _Translators(nn.Module):
                     self.linears[layer].bias.copy_(bias)
 
     def forward(self, layer: int, hidden_states: Tensor) -> Tensor:
-        return hidden_states + self.linears[layer](hidden_states)
+        return hidden_states + self.linears[layer](hidden_states.float()).to(hidden_states.dtype)
 
     def of(self, layer: int) -> Iterator[nn.Parameter]:
         return self.linears[layer].parameters()

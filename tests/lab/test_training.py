@@ -115,6 +115,13 @@ def test_trained_heads_decode_exactly_and_know_their_model(model, windows, tmp_p
         sv.load(tiny.base("llama", 4, torch.float32), heads=tmp_path)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_models_of_any_dtype_can_be_trained_for(dtype):
+    model = sv.load(tiny.base("llama", 3, dtype), exit_layers=[2])
+    heads = sv.train_exit_heads(model, own_samples(model, 30 * 16, 16, progress=False), **RECIPE)
+    assert model.with_heads(heads).compare([3, 1], sv.Settings(threshold=0.1), max_new_tokens=8).selfdraft.token_ids
+
+
 def test_training_goes_on_from_trained_heads(model, windows):
     """With a learning rate too small to change anything, the heads that come out are those that went in."""
     first = sv.train_exit_heads(model, windows, vocabulary=20, **RECIPE)

@@ -11,9 +11,7 @@ PLACEHOLDER = "�"
 CONTEXT = 9
 """How many tokens before a piece `Pieces.piece` looks at."""
 
-_WINDOW = (
-    6  # of these are decoded: enough for word boundaries to come out as in running text, and for a split character
-)
+_WINDOW = 6  # of these are decoded: enough for spaces to come out as in running text, and for a split character
 
 
 class Pieces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -142,6 +143,7 @@ def test_the_summary_adds_up(decode: strategies.Decode) -> None:
         assert summary["tokens_per_second"] == pytest.approx(1 / summary["seconds_per_token"])
     else:
         assert summary["layer_passes_per_token"] is summary["tokens_per_round"] is summary["seconds_per_token"] is None
+        assert ordinary["layer_passes_per_token"] is ordinary["seconds_per_token"] is None
     if len(trace.drafts):
         assert 0 <= summary["acceptance_rate"] == (trace.drafts["outcome"] == "accepted").mean() <= 1
         assert summary["mean_exit_depth"] == pytest.approx(trace.drafts["exit_depth"].astype(float).mean())
@@ -209,6 +211,25 @@ def test_a_trace_knows_its_model_versions_and_hardware() -> None:
     assert {"selfdraft_viz", "python", "torch", "transformers", "platform", "processor", "threads"} <= set(
         trace.environment
     )
+
+
+@examples(15)
+@given(decode=strategies.decodes(), data=st.data())
+def test_each_check_is_listed_with_the_settings_that_were_in_force_at_it(
+    decode: strategies.Decode, data: st.DataObject
+) -> None:
+    """Breaks when the table gives all checks the last settings of a decode in which they changed."""
+    model = decode.model
+    variants = data.draw(st.lists(strategies.settings_for(model.exit_layers, model.num_layers), min_size=1, max_size=4))
+    reads = itertools.count()
+    trace = model.generate(decode.prompt, lambda: variants[next(reads) // 7 % len(variants)], **decode.options)
+    for check in trace.exit_checks.itertuples():
+        in_force = trace.settings_history[check.settings_version]
+        assert check.threshold == in_force.threshold
+        assert check.exit_temperature == in_force.schedule.temperature(check.layer, model.num_layers)
+        for name in ("max_depth", "max_width"):
+            told = getattr(check, name)
+            assert (None if pd.isna(told) else told) == getattr(in_force, name)
 
 
 def test_every_column_is_documented_and_every_documented_column_is_there() -> None:

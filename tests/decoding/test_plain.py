@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import strategies
 from hypothesis import given
+from hypothesis import strategies as st
 from strategies import examples
 
 from selfdraft_viz.events import Committed, DecodeFinished, DecodeStarted, LayersRan
@@ -34,6 +35,18 @@ def test_every_token_after_the_first_costs_each_layer_one_pass_of_one_row(decode
     trace = decode.plain()
     if decode.max_new_tokens > 1:
         assert trace.summary()["layer_passes_per_token"] == num_layers
+
+
+@examples(25)
+@given(decode=strategies.decodes(sampled=True), share=st.floats(0, 1))
+def test_a_sampled_text_goes_on_as_it_would_have(decode: strategies.Decode, share: float) -> None:
+    """Breaks when the noise of a token depends on where the prompt ended, and not on its position alone."""
+    tokens = decode.plain().token_ids
+    kept = int(share * (len(tokens) - 1))
+    again = decode.model.generate_plain(
+        decode.prompt + tokens[:kept], max_new_tokens=len(tokens) - kept, sampling=decode.sampling
+    )
+    assert tokens[:kept] + again.token_ids == tokens
 
 
 @examples(10)

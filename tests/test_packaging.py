@@ -154,7 +154,7 @@ def test_the_readmes_links_lead_somewhere() -> None:
 FORBIDDEN = {
     "a path of somebody's machine": r"(?<![\w.])/(work|root|home|opt|Users)(?![a-z])/?",
     "a file beside the checkout": r"\.\./shared",
-    "a registry": r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|anaconda\.org|npmjs\.org",
+    "a package index": r"--(extra-)?index-url|https?://[\w.-]+/(simple|whl|debian)\b",
 }
 
 

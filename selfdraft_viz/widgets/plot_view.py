@@ -1,9 +1,9 @@
 """A plotly figure on the page that a running decode can feed.
 
-Not a `FigureWidget`, and this is why. Every FigureWidget carries plotly.js in its state (5 MB each), needs four messages
-for an update, sends every column whole, and its front end answers each update with what it computed from it, which the
-kernel has to read: all that is time taken from the decode. Here an update is one message with the tails of the columns
-that have grown, nothing comes back but clicks, and plotly.js is sent once a page.
+Not a `FigureWidget`, and this is why. Every FigureWidget carries plotly.js in its state (5 MB each), needs four
+messages for an update, sends every column whole, and its front end answers each update with what it computed from it,
+which the kernel has to read: all that is time taken from the decode. Here an update is one message with the tails of
+the columns that have grown, nothing comes back but clicks, and plotly.js is sent once a page.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ plots.dashboard(sv.Trace.load("run.parquet")).show()
 """
 
 from selfdraft_viz.plots.dashboard import dashboard
-from selfdraft_viz.plots.depth import exit_depth_histogram
+from selfdraft_viz.plots.exits import exits
+from selfdraft_viz.plots.replay import events_of
+from selfdraft_viz.plots.staircase import staircase
 
-__all__ = ["dashboard", "exit_depth_histogram"]
+__all__ = ["dashboard", "events_of", "exits", "staircase"]

@@ -16,15 +16,13 @@ from selfdraft_viz.plots.confidence import confidence_axis, confidence_data, con
 from selfdraft_viz.plots.depth import depth_axis, depth_data, depth_traces
 from selfdraft_viz.plots.rounds import rounds_axis, rounds_data, rounds_traces
 from selfdraft_viz.plots.speed import speed_axis, speed_data, speed_traces, tokens_per_second
-from selfdraft_viz.plots.style import axis, plain_layout
+from selfdraft_viz.plots.style import NOTHING, axis, plain_layout
 from selfdraft_viz.plots.tables import Table, numbers
 
 if TYPE_CHECKING:
     from selfdraft_viz.trace import Trace
 
 HEIGHT = 640
-NOTHING = {"x": np.array([np.nan], dtype="float32"), "y": np.array([np.nan], dtype="float32")}
-"""A trace without points that keeps its place in the legend."""
 _ROW_HEIGHTS = [0.30, 0.25, 0.23, 0.22]
 _TITLES = (
     "<b>Exit depth</b>  low bars: cheap tokens",

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from selfdraft_viz.plots.colours import INK, KIND_SYMBOLS, depth_scale
-from selfdraft_viz.plots.style import axis, plain_layout
+from selfdraft_viz.plots.style import axis
 from selfdraft_viz.plots.tables import Table, numbers, words
 
 MARKED_KINDS = ("first", "correction", "bonus")
@@ -54,47 +54,3 @@ def depth_axis(num_layers: int) -> dict[str, Any]:
     step = max(1, round(num_layers / 4))
     ticks = [*range(0, num_layers - step // 2, step), num_layers]
     return axis("layers", range=[0, num_layers * 1.18], tickvals=ticks)
-
-
-def exit_depth_histogram(drafts: Table, tokens: Table, num_layers: int) -> go.Figure:
-    """How many committed tokens came from each depth, and how many drafts of that depth were thrown away.
-
-    Args:
-        drafts: columns exit_depth, outcome.
-        tokens: columns exit_depth, kind.
-    """
-    kind, depth = words(tokens, "kind"), numbers(tokens, "exit_depth")
-    thrown = numbers(drafts, "exit_depth")[words(drafts, "outcome") != "accepted"]
-    layers = np.arange(1, num_layers + 1)
-    committed = depth[kind != "prompt"]
-    figure = go.Figure(
-        [
-            go.Bar(
-                name="committed",
-                x=layers,
-                y=[int((committed == layer).sum()) for layer in layers],
-                marker={"color": layers, "colorscale": depth_scale(), "cmin": 1, "cmax": num_layers},
-                hovertemplate="%{y} tokens from depth %{x}<extra>committed</extra>",
-            ),
-            go.Bar(
-                name="drafted, but thrown away",
-                x=layers,
-                y=[-int((thrown == layer).sum()) for layer in layers],
-                customdata=[int((thrown == layer).sum()) for layer in layers],
-                marker={
-                    "color": "rgba(0,0,0,0)",
-                    "line": {"width": 1.5, "color": INK},
-                    "pattern": {"shape": "/", "fgcolor": INK},
-                },
-                hovertemplate="%{customdata} drafts from depth %{x}<extra>thrown away</extra>",
-            ),
-        ],
-        plain_layout(
-            title={"text": "Where tokens came from", "x": 0, "xref": "paper"},
-            barmode="relative",
-            xaxis=axis("exit depth (layers)", range=[0.4, num_layers + 0.6]),
-            yaxis=axis("tokens", zeroline=True),
-            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-        ),
-    )
-    return figure

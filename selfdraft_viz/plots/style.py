@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from selfdraft_viz.plots.colours import INK
@@ -12,6 +13,8 @@ from selfdraft_viz.plots.colours import INK
 FONT = "Inter, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif"
 GRID = "rgba(128, 128, 128, 0.22)"
 ZERO = "rgba(128, 128, 128, 0.55)"
+NOTHING = {"x": np.array([np.nan], dtype="float32"), "y": np.array([np.nan], dtype="float32")}
+"""A trace without points that keeps its place in the legend."""
 
 
 def plain_layout(**changes: Any) -> go.Layout:

@@ -37,4 +37,4 @@ def _visible_character(character: str) -> str:
 def hover_text(text: str) -> str:
     """`text` for plotly, whose labels read a little HTML and LaTeX: shown as it is, on one line, never interpreted."""
     one_line = visible(text).replace("\n", "").replace("\t", "")
-    return html.escape(one_line).replace("$", "&#36;")
+    return html.escape(one_line, quote=False).replace("$", "&#36;")

@@ -5,41 +5,26 @@ from __future__ import annotations
 import html
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import ipywidgets as ipw
 
 from selfdraft_viz.errors import SelfDraftError
-from selfdraft_viz.events import Event
-from selfdraft_viz.plots.speed import WINDOW
 from selfdraft_viz.settings import Sampling, Settings
 from selfdraft_viz.widgets.kernel import LoopProbe, this_cell
-from selfdraft_viz.widgets.live import LiveTables
-from selfdraft_viz.widgets.live_figure import LiveDashboard
 from selfdraft_viz.widgets.prompt_controls import PromptControls
 from selfdraft_viz.widgets.pulse import Pulse
-from selfdraft_viz.widgets.readout import Readout, tiles
-from selfdraft_viz.widgets.run import Run
+from selfdraft_viz.widgets.session import Session
 from selfdraft_viz.widgets.settings_controls import SettingsControls
-from selfdraft_viz.widgets.text_view import TextView
+from selfdraft_viz.widgets.transport import Transport
+from selfdraft_viz.widgets.views import Views
 
 if TYPE_CHECKING:
     from selfdraft_viz.model import Comparison, Model
     from selfdraft_viz.trace import Trace
 
 _EXPLORERS: weakref.WeakSet[Explorer] = weakref.WeakSet()
-
-
-@dataclass
-class _Session:
-    """A run and what has been read of it."""
-
-    run: Run
-    tables: LiveTables
-    plain: LiveTables
-    max_new_tokens: int
 
 
 class Explorer(ipw.VBox):
@@ -75,23 +60,20 @@ class Explorer(ipw.VBox):
         check: bool = True,
     ) -> None:
         self._lock = threading.RLock()  # of what callers and controls do; never taken by a run
-        self._drawing = threading.RLock()
-        self._session: _Session | None = None
-        self._trace: tuple[int, Trace] | None = None
+        self._session: Session | None = None
         self._model = model
         self._cell = this_cell()
+        self._views = Views(model.exit_layers, model.num_layers, self._show_error)
         self._controls = SettingsControls(
             model.exit_layers, model.num_layers, settings or model.preset, self._settings_moved, self._refuse
         )
         self._prompt = PromptControls(prompt, max_new_tokens, sampling, model.tokenizer is not None)
         self._prompt.check.value = check
-        self._text = TextView(model.exit_layers, model.num_layers)
-        self._readout = Readout(tiles=tiles(None, max_new_tokens, model.num_layers, None, None), status="ready")
-        self._dashboard = LiveDashboard(model.num_layers)
+        self._transport = Transport(self.run, self.pause, self.step, self.stop, self._pace_moved, self._show_error)
         self._pulse = Pulse(LoopProbe())
         super().__init__(self._laid_out())
         self.add_class("sv-explorer")
-        self._show_buttons()
+        self._views.show_settings(self.settings)
         _stop_older_of(self._cell)
         _EXPLORERS.add(self)
 
@@ -108,9 +90,9 @@ class Explorer(ipw.VBox):
         with self._lock:
             if self._session and self._session.run.state == "paused":
                 self._session.run.resume()
+                self._show_state()
             else:
                 self._start(paused=False)
-            self._show_buttons()
         return self
 
     def pause(self) -> Explorer:
@@ -160,6 +142,15 @@ class Explorer(ipw.VBox):
             raise session.run.error
         return ended
 
+    def select(self, position: int) -> Explorer:
+        """Select the token at `position` in every view.
+
+        Raises:
+            ValueError: no new token stands there.
+        """
+        self._views.select(position)
+        return self
+
     # What a user reads and sets.
 
     @property
@@ -207,6 +198,7 @@ class Explorer(ipw.VBox):
 
     @property
     def check(self) -> bool:
+        """Whether ordinary decoding is run after each decode, to compare."""
         return self._prompt.check.value
 
     @check.setter
@@ -214,49 +206,43 @@ class Explorer(ipw.VBox):
         self._prompt.check.value = check
 
     @property
+    def seconds_per_step(self) -> float:
+        """How long a run holds after each step, so that an audience can follow; 0 = not at all."""
+        return self._transport.pace.value
+
+    @seconds_per_step.setter
+    def seconds_per_step(self, seconds: float) -> None:
+        self._transport.pace.value = seconds
+
+    @property
     def state(self) -> str:
         """ready, running, paused or ended."""
         return self._session.run.state if self._session else "ready"
 
     @property
+    def selected(self) -> int | None:
+        """The selected position."""
+        return self._views.selected
+
+    @property
     def trace(self) -> Trace | None:
         """The trace of the run so far; None before the first."""
-        session = self._session
-        if session is None or not session.run.events:
-            return None
-        events = list(session.run.events)
-        if self._trace is None or self._trace[0] != len(events):
-            self._trace = (len(events), self._recorded(events))
-        return self._trace[1]
+        return self._session.trace if self._session else None
 
     @property
     def comparison(self) -> Comparison | None:
         """The run and ordinary decoding of the same; None where they have not been compared (yet)."""
-        from selfdraft_viz.model import Comparison
-
-        session = self._session
-        if session is None or session.run.stage != "done" or not session.run.plain_events:
-            return None
-        ours = self.trace
-        assert ours is not None
-        return Comparison(ours, self._recorded(list(session.run.plain_events)))
+        return self._session.comparison if self._session else None
 
     @property
     def equal(self) -> bool | None:
         """Whether the tokens are those of ordinary decoding, as checked; None where that is not known (yet)."""
-        session = self._session
-        if session is None or session.run.stage != "done" or not session.run.plain_events:
-            return None
-        return session.tables.token_ids == session.plain.token_ids
+        return self._session.equal if self._session else None
 
     @property
     def speedup(self) -> float | None:
         """Ordinary seconds per token / self-draft seconds per token, measured on this prompt; None before that."""
-        session = self._session
-        if session is None or session.run.stage != "done":
-            return None
-        plain, ours = session.plain.seconds_per_token, session.tables.seconds_per_token
-        return plain / ours if plain and ours else None
+        return self._session.speedup if self._session else None
 
     def close(self) -> None:
         """Stop the run and take the widget out of every view."""
@@ -264,147 +250,75 @@ class Explorer(ipw.VBox):
             self.stop()
         super().close()
 
-    # A run.
+    # Behind it.
 
     def _start(self, paused: bool) -> None:
         if self._session:
             self._session.run.stop()
         try:
-            prompt, max_new_tokens, sampling = self.prompt, self.max_new_tokens, self.sampling
-            model = self._model
-            stream = model.stream(
-                prompt, lambda: self._controls.settings, max_new_tokens=max_new_tokens, sampling=sampling
+            session = Session(
+                self._model,
+                self.prompt,
+                lambda: self._controls.settings,
+                self.max_new_tokens,
+                self.sampling,
+                self.check,
+                self._frame,
+                self._pulse.wanted,
+                paused,
             )
-            prompt_ids = model.encode(prompt)
         except SelfDraftError as error:
             self._refuse(str(error))
             raise
-        pieces = model.recorder().pieces
+        session.run.seconds_per_step = self.seconds_per_step
+        self._session = session
+        self._views.start(session, self.settings)
+        self._show_state()
+        session.run.start()
 
-        def ordinary() -> Iterator[Event]:
-            return model.stream_plain(prompt_ids, max_new_tokens=max_new_tokens, sampling=sampling)
-
-        def frame(whole: bool) -> None:
-            self._frame(session, whole)
-
-        run = Run(stream, ordinary if self.check else None, frame, self._pulse.wanted, paused)
-        session = _Session(run, LiveTables(pieces), LiveTables(pieces), max_new_tokens)
-        with self._drawing:
-            self._session = session
-            self._readout.error = self._readout.verdict = ""
-            self._text.clear(prompt if isinstance(prompt, str) else pieces.decode(prompt_ids), hint="")
-            self._dashboard.start(len(prompt_ids), max_new_tokens, self.settings.max_width)
-            self._prompt.lock(True)
-        run.start()
-
-    def _recorded(self, events: Sequence[Event]) -> Trace:
-        recorder = self._model.recorder()
-        for event in events:
-            recorder.add(event)
-        return recorder.trace()
-
-    # Drawing. One thread at a time: that of the run while there is one.
-
-    def _frame(self, session: _Session, whole: bool) -> None:
-        with self._drawing:
-            if session is not self._session:
-                return
-            run, tables, plain = session.run, session.tables, session.plain
-            tables.read(run.events)
-            plain.read(run.plain_events)
-            if run.stage == "checking" and not whole:
-                self._dashboard.show_speed(tables, plain)
-            else:
-                self._text.update(tables)
-                self._dashboard.show(tables, plain)
-            self._show_figures(session)
+    def _frame(self, session: Session, whole: bool) -> None:
+        """Called in the run's thread."""
+        self._views.frame(session, whole)
+        if session is self._session:
+            if session.run.error is not None:
+                self._show_error(session.run.error)
             if whole:
-                self._show_buttons()
+                self._show_state()
 
-    def _show_figures(self, session: _Session) -> None:
-        run, tables = session.run, session.tables
-        seconds = tables.tokens["seconds"]
-        recent = seconds[-WINDOW - 1 :]
-        now = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else None
-        with self._readout.hold_sync():
-            self._readout.tiles = tiles(tables, session.max_new_tokens, self._model.num_layers, now, self.speedup)
-            self._readout.status = _status(session)
-            self._readout.verdict = self._verdict()
-            if run.error is not None:
-                self._readout.error = _in_words(run.error)
-            elif tables.refusal is not None:
-                self._readout.error = tables.refusal
-
-    def _verdict(self) -> str:
-        if self.equal is None:
-            return ""
-        session = self._session
-        assert session is not None
-        count = len(session.plain.token_ids)
-        if self.equal:
-            return f"✓ Equal: all {count} new tokens are those of ordinary decoding."
-        pairs = zip(session.tables.token_ids, session.plain.token_ids, strict=False)
-        first = next((index for index, (ours, theirs) in enumerate(pairs) if ours != theirs), count)
-        dtype = self._model.describe()["dtype"]
-        return (
-            f"✗ Different from new token {first} on: in {dtype} a near-tie between the two best tokens "
-            "can fall either way."
-        )
-
-    def _show_buttons(self) -> None:
+    def _show_state(self) -> None:
         state = self.state
-        self._run_button.description = "Resume" if state == "paused" else "Run"
-        self._run_button.disabled = state == "running"
-        self._pause_button.disabled = state != "running"
-        self._stop_button.disabled = state in ("ready", "ended")
+        self._transport.show(state)
         self._prompt.lock(state in ("running", "paused"))
 
-    # Controls.
-
     def _settings_moved(self) -> None:
-        self._readout.error = ""
+        self._views.readout.error = ""
+        self._views.show_settings(self.settings)
+
+    def _pace_moved(self, seconds: float) -> None:
+        if self._session:
+            self._session.run.seconds_per_step = seconds
 
     def _refuse(self, message: str) -> None:
-        self._readout.error = message
+        self._views.readout.error = message
 
-    def _pressed(self, action: Callable[[], Any]) -> Callable[[Any], None]:
-        def handler(_: Any) -> None:
-            try:
-                action()
-            except Exception as error:  # shown in words; a button has nobody else to tell
-                self._readout.error = _in_words(error)
-
-        return handler
+    def _show_error(self, error: BaseException) -> None:
+        self._refuse(str(error) if isinstance(error, SelfDraftError) else f"{type(error).__name__}: {error}")
 
     def _laid_out(self) -> list[ipw.Widget]:
-        size = ipw.Layout(width="112px", height="34px")
-        self._run_button = ipw.Button(description="Run", icon="play", button_style="primary", layout=size)
-        self._pause_button = ipw.Button(description="Pause", icon="pause", layout=size)
-        self._step_button = ipw.Button(
-            description="Step",
-            icon="step-forward",
-            layout=size,
-            tooltip="One exit check, one catch-up or one verification",
-        )
-        self._stop_button = ipw.Button(description="Stop", icon="stop", layout=size)
-        buttons = {
-            self._run_button: self.run,
-            self._pause_button: self.pause,
-            self._step_button: self.step,
-            self._stop_button: self.stop,
-        }
-        for button, action in buttons.items():
-            button.on_click(self._pressed(action))
-        row = ipw.HBox(list(buttons))
-        row.add_class("sv-buttons")
         facts = ipw.HTML(f'<div class="sv-facts"><b>Self-draft decoding</b>{html.escape(self._facts())}</div>')
-        side = ipw.VBox([_heading("Exits"), self._controls.box, _heading("Sampling"), self._prompt.sampling_box])
+        side = ipw.VBox(
+            [
+                _heading("Exits"),
+                self._controls.box,
+                _heading("Sampling"),
+                self._prompt.sampling_box,
+                self._views.side,
+            ]
+        )
         side.add_class("sv-side")
-        views = ipw.VBox([self._readout, self._text, self._dashboard])
-        views.add_class("sv-views")
-        main = ipw.Box([side, views])
+        main = ipw.Box([side, self._views.main])
         main.add_class("sv-main")
-        return [facts, self._prompt.prompt_box, row, main, self._pulse]
+        return [facts, self._prompt.prompt_box, self._transport.box, main, self._pulse]
 
     def _facts(self) -> str:
         model = self._model
@@ -428,30 +342,6 @@ def _heading(text: str) -> ipw.HTML:
     heading = ipw.HTML(text)
     heading.add_class("sv-heading")
     return heading
-
-
-def _status(session: _Session) -> str:
-    run, tables = session.run, session.tables
-    count = tables.new_tokens
-    if run.error is not None:
-        return f"Failed after {count} new tokens."
-    if run.state == "paused":
-        return f"Paused after {count} new tokens."
-    if run.state == "ended":
-        if run.stopped and run.stage == "checking":
-            return f"Decoded {count} new tokens; the check was stopped, so equality is not known."
-        if run.stopped:
-            return f"Stopped after {count} new tokens; not compared with ordinary decoding."
-        reason = "at the end of the text" if tables.finish_reason == "end of sequence" else "at the length asked for"
-        checked = "" if run.plain_events else " Not compared with ordinary decoding."
-        return f"Done: {count} new tokens, {reason}.{checked}"
-    if run.stage == "checking":
-        return f"Checking: ordinary decoding of the same prompt, token {session.plain.new_tokens} of {count}."
-    return f"Decoding: {count} of at most {session.max_new_tokens} new tokens."
-
-
-def _in_words(error: BaseException) -> str:
-    return str(error) if isinstance(error, SelfDraftError) else f"{type(error).__name__}: {error}"
 
 
 def _stop_older_of(cell: tuple[str, str] | None) -> None:

@@ -7,7 +7,7 @@ plain columns, which the functions of `plots` take as they take a trace's DataFr
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,7 @@ class LiveTables:
 
     Attributes:
         tokens, drafts, rounds, checks: columns as in `selfdraft_viz.trace.COLUMNS`; `tokens` holds new tokens only.
+        checks_at: the exit checks of each row, over all rounds.
         sequence: token ids, prompt included.
         pending: drafts of the running round, oldest first.
         thrown_away: drafts that the last verdict rejected or dropped.
@@ -86,6 +87,7 @@ class LiveTables:
         }
     )
     checks: dict[str, Any] = field(default_factory=lambda: {"position": _integers(), "threshold": _floats()})
+    checks_at: dict[int, list[ev.ExitCheck]] = field(default_factory=dict)
     started: ev.DecodeStarted | None = None
     finish_reason: str | None = None
     refusal: str | None = None
@@ -98,6 +100,7 @@ class LiveTables:
     accepted: int = 0
     draft_depths: int = 0
     events_read: int = 0
+    _texts: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def read(self, events: Sequence[ev.Event]) -> None:
         """Take in those of `events` (all events of the decode so far) that have not been read yet."""
@@ -128,11 +131,14 @@ class LiveTables:
     def _checked(self, event: ev.ExitCheck) -> None:
         self.checks["position"].append(event.position)
         self.checks["threshold"].append(event.threshold)
+        self.checks_at.setdefault(event.position, []).append(event)
         if event.exited:
             if not self.pending:
                 self.thrown_away = []
             before = [*self.sequence[-_CONTEXT:], *(draft.token_id for draft in self.pending)]
-            text = self.pieces.piece(before, event.token_id)
+            place = (event.position + 1, event.token_id)
+            text = self._texts.get(place) or self.pieces.piece(before, event.token_id)
+            self._texts[place] = text
             self.pending.append(PendingDraft(event.position + 1, event.token_id, text, event.layer, event.confidence))
 
     def _drafting_stopped(self, event: ev.DraftingStopped) -> None:
@@ -183,11 +189,23 @@ class LiveTables:
         self.committed_in_rounds += committed
         self.layer_passes += event.draft_layer_passes + event.verification_layer_passes
 
+    def know(self, texts: Mapping[tuple[int, int], str]) -> None:
+        """Texts by (position, token id), where they are known without a tokenizer."""
+        self._texts.update(texts)
+
+    def text_of(self, position: int, token_id: int) -> str:
+        """What `token_id` adds, or would add, at `position`."""
+        known = self._texts.get((position, token_id))
+        if known is None:
+            before = self.sequence[max(0, position - _CONTEXT) : position]
+            known = self._texts[position, token_id] = self.pieces.piece(before, token_id)
+        return known
+
     def _committed(self, event: ev.Committed) -> None:
         for name, value in (
             ("position", event.position),
             ("token_id", event.token_id),
-            ("text", self.pieces.piece(self.sequence[-_CONTEXT:], event.token_id)),
+            ("text", self.text_of(event.position, event.token_id)),
             ("kind", event.kind),
             ("round", event.round),
             ("exit_depth", event.exit_depth),

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from selfdraft_viz.plots.dashboard import NOTHING, blank_dashboard, dashboard_data, dashboard_ranges
+from selfdraft_viz.plots.dashboard import blank_dashboard, dashboard_data, dashboard_ranges
 from selfdraft_viz.plots.speed import speed_data
+from selfdraft_viz.plots.style import NOTHING
 from selfdraft_viz.widgets.live import LiveTables
 from selfdraft_viz.widgets.plot_view import PlotView
 
@@ -26,8 +27,10 @@ class LiveDashboard(PlotView):
     def __init__(self, num_layers: int, clicked: Callable[[int], None] | None = None) -> None:
         self._num_layers = num_layers
         self._first_position, self._new_tokens, self._widest, self._fastest = 0, 128, 6, 0.0
+        figure = blank_dashboard(num_layers, 0, 128)
+        self._lines = [shape.to_plotly_json() for shape in figure.layout.shapes]
         super().__init__(
-            blank_dashboard(num_layers, 0, 128),
+            figure,
             lambda x, y, trace: clicked(round(x)) if clicked else None,
             description="Exit depth, confidence, drafts per round and speed over positions",
         )
@@ -37,7 +40,7 @@ class LiveDashboard(PlotView):
         self._first_position, self._new_tokens = first_position, new_tokens
         self._widest = 8 if widest is None else widest
         self._fastest = 0.0
-        self.update([dict(NOTHING) for _ in self._columns], self._ranges())
+        self.update([dict(NOTHING) for _ in self._columns], {**self._ranges(), "shapes": self._lines})
 
     def show(self, tables: LiveTables, plain: LiveTables | None) -> None:
         """Show what has been decoded so far."""
@@ -50,6 +53,13 @@ class LiveDashboard(PlotView):
             plain.tokens if plain and plain.new_tokens else None,
         )
         self.update(data, self._stretched(data, tables))
+
+    def select(self, position: int | None) -> None:
+        """Frame the column of a position in every view; None = no column."""
+        line = {"color": "#ff8c00", "width": 2}
+        band = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "line": line, "layer": "above"}
+        ends = [] if position is None else [{**band, "xref": "x", "x0": position - 0.5, "x1": position + 0.5}]
+        self.update([], {"shapes": [*self._lines, *ends]})
 
     def show_speed(self, tables: LiveTables, plain: LiveTables) -> None:
         """Only the speed, while ordinary decoding runs."""

@@ -2,13 +2,14 @@
 
 Not a `FigureWidget`, and this is why. Every FigureWidget carries plotly.js in its state (5 MB each), needs four
 messages for an update, sends every column whole, and its front end answers each update with what it computed from it,
-which the kernel has to read: all that is time taken from the decode. Here an update is one message with the tails of
-the columns that have grown, nothing comes back but clicks, and plotly.js is sent once a page.
+which the kernel has to read: time taken from the decode. Here an update is one message with the tails of the columns
+that have grown, nothing comes back but clicks, and plotly.js is sent once a page.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ import plotly
 import plotly.graph_objects as go
 import traitlets
 
-from selfdraft_viz.widgets.text_view import STATIC
+from selfdraft_viz.widgets.assets import STATIC
 
 CONFIG = {
     "displaylogo": False,
@@ -46,6 +47,7 @@ class PlotView(anywidget.AnyWidget):
         self, figure: go.Figure, clicked: Callable[[Any, Any, int], None] | None = None, **traits: Any
     ) -> None:
         super().__init__(height=int(figure.layout.height or 400), **traits)
+        self._lock = threading.RLock()  # a front end may ask while a run draws
         self._clicked = clicked
         self._columns: list[dict[str, Any]] = []
         self._layout: dict[str, Any] = {}
@@ -54,10 +56,11 @@ class PlotView(anywidget.AnyWidget):
 
     def set_figure(self, figure: go.Figure) -> None:
         """Show another figure in place of this one."""
-        self._figure = figure
-        self._columns = [{} for _ in figure.data]
-        self._layout = {}
-        self._send_all()
+        with self._lock:
+            self._figure = figure
+            self._columns = [{} for _ in figure.data]
+            self._layout = {}
+            self._send_all()
 
     def update(
         self, data: Sequence[dict[str, Any]], layout: dict[str, Any] | None = None, first_trace: int = 0
@@ -69,26 +72,27 @@ class PlotView(anywidget.AnyWidget):
             layout: such as `{"xaxis.range": [0, 10]}`.
             first_trace: the trace that `data` begins with.
         """
-        patches: list[dict[str, Any]] = []
-        buffers: list[Any] = []
-        for index, properties in enumerate(data, start=first_trace):
-            known = self._columns[index]
-            for path, value in properties.items():
-                old = known.get(path)
-                if isinstance(value, np.ndarray):
-                    start = _shared(old, value)
-                    if start < 0:
+        with self._lock:
+            patches: list[dict[str, Any]] = []
+            buffers: list[Any] = []
+            for index, properties in enumerate(data, start=first_trace):
+                known = self._columns[index]
+                for path, value in properties.items():
+                    old = known.get(path)
+                    if isinstance(value, np.ndarray):
+                        start = _shared(old, value)
+                        if start < 0:
+                            continue
+                        patches.append(_column(index, path, value, start, buffers))
+                    elif isinstance(old, np.ndarray) or path not in known or old != value:
+                        patches.append({"trace": index, "path": path, "value": value})
+                    else:
                         continue
-                    patches.append(_column(index, path, value, start, buffers))
-                elif isinstance(old, np.ndarray) or path not in known or old != value:
-                    patches.append({"trace": index, "path": path, "value": value})
-                else:
-                    continue
-                known[path] = value
-        changed = {path: value for path, value in (layout or {}).items() if self._layout.get(path) != value}
-        self._layout.update(changed)
-        if patches or changed:
-            self.send({"type": "patch", "traces": patches, "layout": changed}, buffers)
+                    known[path] = value
+            changed = {path: value for path, value in (layout or {}).items() if self._layout.get(path) != value}
+            self._layout.update(changed)
+            if patches or changed:
+                self.send({"type": "patch", "traces": patches, "layout": changed}, buffers)
 
     def snapshot(self) -> go.Figure:
         """What is shown at the moment, as a figure of its own."""
@@ -115,7 +119,8 @@ class PlotView(anywidget.AnyWidget):
     def _heard(self, _: Any, content: Any, __: Any) -> None:
         kind = content.get("type") if isinstance(content, dict) else None
         if kind == "ready":
-            self._send_all()
+            with self._lock:
+                self._send_all()
         elif kind == "plotly":
             self.send({"type": "plotly", "source": _plotly_source()})
         elif kind == "click" and self._clicked is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import anywidget
 
-from selfdraft_viz.widgets.text_view import STATIC
+from selfdraft_viz.widgets.assets import STATIC
 
 FAREWELL_SECONDS = 2.0
 """After the last view said goodbye: time for another to appear, as when a cell is moved."""

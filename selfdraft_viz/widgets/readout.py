@@ -6,8 +6,8 @@ import anywidget
 import traitlets
 
 from selfdraft_viz.text import Pieces
+from selfdraft_viz.widgets.assets import STATIC
 from selfdraft_viz.widgets.live import LiveTables
-from selfdraft_viz.widgets.text_view import STATIC
 
 _NOTHING = "–"
 

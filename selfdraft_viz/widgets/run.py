@@ -47,7 +47,7 @@ class Run:
         self.stage: Stage = "decoding"
         self.stopped = False
         self.error: BaseException | None = None
-        self.seconds_per_event = 0.0
+        self.seconds_per_step = 0.0
         """How long to hold after each event that can be seen, so that an audience can follow."""
         self.started_at = time.perf_counter()
         self.decoded_at: float | None = None
@@ -158,7 +158,7 @@ class Run:
             self._commits_due = event.accepted + (event.correction is not None or event.bonus is not None)
         elif isinstance(event, ev.Committed) and self._commits_due:
             self._commits_due -= 1
-        if not (self._paused or self.seconds_per_event) or not ends_step(event, self._commits_due):
+        if not (self._paused or self.seconds_per_step) or not ends_step(event, self._commits_due):
             return
         if self._paused:
             with self._condition:
@@ -166,7 +166,7 @@ class Run:
         else:
             self._draw(True)
             with self._condition:
-                self._condition.wait_for(lambda: self.stopped or self._paused, timeout=self.seconds_per_event)
+                self._condition.wait_for(lambda: self.stopped or self._paused, timeout=self.seconds_per_step)
 
     def _gate(self) -> None:
         """Wait here while paused. What happened last is drawn first."""

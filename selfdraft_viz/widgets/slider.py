@@ -7,7 +7,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from selfdraft_viz.widgets.text_view import STATIC
+from selfdraft_viz.widgets.assets import STATIC
 
 
 class Slider(anywidget.AnyWidget):

@@ -94,7 +94,7 @@ def test_stop_ends_within_an_event_and_leaves_no_thread(model: sv.Model) -> None
     before = set(threading.enumerate())
     for paused in (False, True):
         run = Run(stream(model), plain(model), paused=paused)
-        run.seconds_per_event = 30.0  # were it not for the stop, this would take minutes
+        run.seconds_per_step = 30.0  # were it not for the stop, this would take minutes
         run.start()
         time.sleep(0.05)
         run.stop(timeout=10)

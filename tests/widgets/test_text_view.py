@@ -52,10 +52,11 @@ def test_a_front_end_that_comes_later_gets_everything(decoded) -> None:
     tables.read(events)
     view.update(tables)
     view._handle_custom_msg({"type": "ready"}, [])
-    snapshot = view.sent[-1]
+    snapshot, selected = view.sent[-2:]
     assert snapshot["type"] == "reset"
     assert len(snapshot["tokens"]) == tables.new_tokens
     assert "<img src=x onerror=alert(1)>↵\n␛‹U+202E›$x^2$" in snapshot["prompt"]
+    assert selected == {"type": "selected", "position": None}
 
 
 def test_drafts_of_the_running_round_and_those_thrown_away_are_shown_beside_the_text(decoded) -> None:

@@ -28,10 +28,11 @@ function render({ model, el }) {
     if (colours) [node.style.backgroundColor, node.style.color] = colours;
   }
 
-  function token([text, depth, kind, label]) {
+  function token([text, depth, kind, label, position]) {
     const node = span(`sv-token sv-${kind}`, text);
     node.title = label;
     node.dataset.depth = depth;
+    node.dataset.position = position;
     paint(node, depth);
     return node;
   }
@@ -80,8 +81,41 @@ function render({ model, el }) {
     if (follow) view.scrollTop = view.scrollHeight;
   }
 
+  function mark(position) {
+    committed.querySelector(".sv-selected")?.classList.remove("sv-selected");
+    const node = position === null ? null : at(position);
+    if (node) {
+      node.classList.add("sv-selected");
+      const [top, bottom] = [node.offsetTop - view.offsetTop, node.offsetTop - view.offsetTop + node.offsetHeight];
+      if (top < view.scrollTop || bottom > view.scrollTop + view.clientHeight) view.scrollTop = top - view.clientHeight / 2;
+    }
+  }
+
+  const at = (position) => committed.querySelector(`[data-position="${position}"]`);
+  const select = (position) => model.send({ type: "select", position: Number(position) });
+  view.addEventListener("click", (event) => {
+    const position = event.target.dataset?.position;
+    if (position !== undefined) select(position);
+  });
+  view.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    const chosen = committed.querySelector(".sv-selected");
+    const next = chosen ? at(Number(chosen.dataset.position) + step) : committed.querySelector("[data-position]");
+    if (next) select(next.dataset.position);
+    event.preventDefault();
+  });
+  let dwelling;
+  view.addEventListener("mouseover", (event) => {
+    clearTimeout(dwelling);
+    const position = event.target.dataset?.position;
+    if (position !== undefined) dwelling = setTimeout(() => model.send({ type: "describe", position: Number(position) }), 200);
+  });
+
   function receive(message) {
     if (message.type === "reset") reset(message);
+    if (message.type === "selected") mark(message.position);
+    if (message.type === "label") { const node = at(message.position); if (node) node.title = message.label; }
     if (message.tokens) patch(message);
   }
 

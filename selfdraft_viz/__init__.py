@@ -23,6 +23,7 @@ from selfdraft_viz.errors import (
     SettingsError,
     UnsupportedModelError,
 )
+from selfdraft_viz.policies import CostAware, PaperBounds, Policy, ProductOfConfidences
 from selfdraft_viz.schedules import (
     ConstantTemperature,
     CosineAnnealing,
@@ -59,6 +60,7 @@ __all__ = [
     "Comparison",
     "ConstantTemperature",
     "CosineAnnealing",
+    "CostAware",
     "ExitHeads",
     "Explorer",
     "ExponentialAnnealing",
@@ -68,7 +70,10 @@ __all__ = [
     "Model",
     "NoAnnealing",
     "NonFiniteLogitsError",
+    "PaperBounds",
     "PerLayerTemperature",
+    "Policy",
+    "ProductOfConfidences",
     "PromptError",
     "Sampling",
     "Schedule",

@@ -15,7 +15,7 @@ from selfdraft_viz.settings import Sampling, Settings
 
 Phase: TypeAlias = Literal["prefill", "draft", "verification", "plain"]
 Kind: TypeAlias = Literal["prompt", "first", "accepted", "correction", "bonus", "plain"]
-StopReason: TypeAlias = Literal["hard token", "width", "length", "end of sequence"]
+StopReason: TypeAlias = Literal["hard token", "width", "length", "end of sequence", "policy"]
 FinishReason: TypeAlias = Literal["length", "end of sequence"]
 
 
@@ -76,8 +76,8 @@ class TokenGuess:
 class ExitCheck:
     """One decision: does the row at `position` exit after `layer` layers?
 
-    It does when `confidence` (max softmax of z / exit_temperature) >= `threshold`; then `token_id` is drafted for
-    `position + 1`. `unannealed_confidence` is max softmax(z), or None where less detail was asked for.
+    It does when `confidence` (max softmax of z / exit_temperature) >= `threshold`, unless a policy decides otherwise;
+    then `token_id` is drafted for `position + 1`. `unannealed_confidence` is max softmax(z), or None where less detail was asked for.
     """
 
     round: int

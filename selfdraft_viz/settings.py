@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selfdraft_viz.errors import SettingsError
+from selfdraft_viz.policies import PaperBounds, Policy, policy_from_dict
 from selfdraft_viz.schedules import LinearAnnealing, PerLayerTemperature, Schedule, schedule_from_dict
 
 NEVER = math.inf
@@ -31,6 +32,7 @@ class Settings:
         max_depth: the deepest exit layer that is tried, in layers (1..L-1); None = no bound.
         max_width: the most tokens drafted in a round, at least 1; None = no bound.
         exit_layers: those of the model's exit layers that are tried; None = all of them.
+        policy: decides within these bounds; see `selfdraft_viz.policies`.
     """
 
     schedule: Schedule = LinearAnnealing(1.0)  # noqa: RUF009 - it is frozen
@@ -38,6 +40,7 @@ class Settings:
     max_depth: int | None = None
     max_width: int | None = 6
     exit_layers: tuple[int, ...] | None = None
+    policy: Policy = PaperBounds()
 
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, Schedule):
@@ -56,6 +59,11 @@ class Settings:
         object.__setattr__(self, "max_width", _bound("max_width", self.max_width))
         if self.exit_layers is not None:
             object.__setattr__(self, "exit_layers", check_exit_layers(self.exit_layers))
+        if not isinstance(self.policy, Policy):
+            raise SettingsError(
+                f"policy={self.policy!r} is not a policy: use PaperBounds(), ProductOfConfidences(0.4), CostAware(...) "
+                "or another subclass of Policy"
+            )
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with some fields changed."""
@@ -77,6 +85,7 @@ class Settings:
             "max_depth": self.max_depth,
             "max_width": self.max_width,
             "exit_layers": None if self.exit_layers is None else list(self.exit_layers),
+            **({} if self.policy == PaperBounds() else {"policy": self.policy.to_dict()}),
         }
 
     @classmethod
@@ -92,6 +101,8 @@ class Settings:
         values = dict(data)
         if "schedule" in values:
             values["schedule"] = schedule_from_dict(values["schedule"])
+        if "policy" in values:
+            values["policy"] = policy_from_dict(values["policy"])
         if values.get("threshold") == "never":
             values["threshold"] = NEVER
         return cls(**values)

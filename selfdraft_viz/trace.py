@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from selfdraft_viz import events as ev
 from selfdraft_viz.errors import LoadError
+from selfdraft_viz.policies import POLICIES, UnsavedPolicy
 from selfdraft_viz.schedules import KINDS, PerLayerTemperature
 from selfdraft_viz.settings import Settings
 from selfdraft_viz.text import CONTEXT, Pieces
@@ -44,7 +45,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "drafted": "tokens drafted",
         "accepted": "drafts that stood",
         "committed": "tokens committed: accepted, and a correction or bonus",
-        "stop_reason": "why drafting stopped: hard token, width, length, end of sequence",
+        "stop_reason": "why drafting stopped: hard token, width, length, end of sequence, policy",
         "ended_with": "correction, bonus, or accepted if the last committed token was a draft",
         "exit_checks": "exit checks made",
         "draft_layer_passes": "layers run while drafting, each once over however many rows",
@@ -73,7 +74,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "unannealed_confidence": "max softmax(z), 0..1; empty where less detail was asked for",
         "exit_temperature": "T_l in force at this check",
         "threshold": "in force at this check; infinite = never exit",
-        "exited": "confidence >= threshold: the token was drafted",
+        "exited": "confidence >= threshold, or as the policy decided: the token was drafted",
         "max_depth": "bound in force, layers; empty = none",
         "max_width": "bound in force, tokens; empty = none",
         "settings_version": "which of trace.settings_history was in force",
@@ -200,7 +201,8 @@ class Trace:
         """Write everything into one Parquet file: the tables one under the other, told apart by the column `table`; the
         rest in the file's metadata. Returns the path.
 
-        A schedule of one's own is saved as the temperatures it gave, a `PerLayerTemperature`.
+        A schedule of one's own is saved as the temperatures it gave, a `PerLayerTemperature`; a policy of one's own as
+        its description.
         """
         tables = [_to_arrow(name, getattr(self, name)) for name in COLUMNS]
         merged = pa.concat_tables(tables, promote_options="permissive")
@@ -223,6 +225,8 @@ class Trace:
         return Path(path)
 
     def _savable(self, settings: Settings) -> Settings:
+        if POLICIES.get(settings.policy.kind) is not type(settings.policy):
+            settings = settings.replace(policy=UnsavedPolicy(repr(settings.policy)))
         if KINDS.get(settings.schedule.kind) is type(settings.schedule):
             return settings
         temperatures = settings.plan(self.exit_layers, self.num_layers).exit_temperatures

@@ -35,6 +35,12 @@ def schedules(exit_layers: tuple[int, ...]) -> st.SearchStrategy[sv.Schedule]:
     )
 
 
+policies = st.one_of(
+    st.just(sv.PaperBounds()),
+    st.floats(0.0, 1.0).map(sv.ProductOfConfidences),
+    st.builds(sv.CostAware, st.floats(0.01, 5.0), st.floats(0.01, 5.0), st.floats(0.1, 50.0)),
+)
+
 thresholds = st.one_of(st.floats(0.0, 0.6), st.floats(0.0, 1.0), st.sampled_from([0.0, 1.0, sv.NEVER]))
 
 
@@ -49,6 +55,7 @@ def settings_for(draw: st.DrawFn, exit_layers: tuple[int, ...], num_layers: int)
         max_depth=draw(st.none() | st.integers(shallowest, num_layers - 1)),
         max_width=draw(st.none() | st.integers(1, 8)),
         exit_layers=subset,
+        policy=draw(policies),
     )
 
 

@@ -28,6 +28,7 @@ from selfdraft_viz.events import (
     Verified,
 )
 from selfdraft_viz.noise import non_finite_logits
+from selfdraft_viz.policies import Known
 from selfdraft_viz.settings import Plan, Settings
 
 
@@ -58,13 +59,13 @@ def _decode(request: Request, knobs: Knobs, clock: Clock) -> Iterator[Event]:
     )
     yield SettingsChanged(0, knobs.plan.settings)
     yield from sequence.prefill()
-    number = 0
+    number, known = 0, Known()
     while sequence.finished is None:
-        round = Round(number)
+        round = Round(number, known)
         yield from draft(sequence, knobs, round)
         true_ids = yield from verify(sequence, round)
         yield from commit(sequence, round, true_ids)
-        number += 1
+        number, known = number + 1, round.known
     yield DecodeFinished(sequence.finished, len(sequence.tokens) - len(request.prompt_ids), clock.now())
 
 
@@ -115,6 +116,7 @@ class Round:
     """One round while it runs. The first pending row is the newest committed token's."""
 
     number: int
+    known: Known = Known()  # noqa: RUF009 - it is frozen
     drafts: list[Draft] = field(default_factory=list)
     stop_reason: StopReason = "hard token"
     exit_checks: int = 0
@@ -126,7 +128,7 @@ class Round:
 
 
 def draft(sequence: Sequence, knobs: Knobs, round: Round) -> Iterator[Event]:
-    """Draft token after token until a hard token, the width, the length, or an end of sequence."""
+    """Draft token after token until a hard token, the width, the length, an end of sequence, or the policy says so."""
     token = sequence.tokens[-1]
     while True:
         sequence.staircase.push([token])
@@ -135,6 +137,7 @@ def draft(sequence: Sequence, knobs: Knobs, round: Round) -> Iterator[Event]:
             round.stop_reason = "hard token"
             break
         round.drafts.append(guess)
+        round.known = round.known.drafted(guess.exit_layer, guess.confidence)
         token = guess.token_id
         yield from knobs.refresh()
         if token in sequence.request.end_of_sequence_ids:
@@ -145,6 +148,9 @@ def draft(sequence: Sequence, knobs: Knobs, round: Round) -> Iterator[Event]:
             break
         if len(round.drafts) >= knobs.plan.max_width:
             round.stop_reason = "width"
+            break
+        if knobs.plan.settings.policy.stops(round.known):
+            round.stop_reason = "policy"
             break
     yield DraftingStopped(
         round.number,
@@ -169,7 +175,7 @@ def draft_one(sequence: Sequence, knobs: Knobs, round: Round) -> Generator[Event
             yield from sequence.ran(run, round.number, "draft", run.rows - 1)
         yield from knobs.refresh()
         if knobs.plan.temperature(exit_layer) is not None:  # still in use, now that its layers have run
-            check = check_exit(sequence, knobs, round.number, row, exit_layer)
+            check = check_exit(sequence, knobs, round, row, exit_layer)
             round.exit_checks += 1
             if sequence.request.detail != "tokens":
                 yield check
@@ -179,8 +185,9 @@ def draft_one(sequence: Sequence, knobs: Knobs, round: Round) -> Generator[Event
     return None
 
 
-def check_exit(sequence: Sequence, knobs: Knobs, number: int, row: int, layer: int) -> ExitCheck:
-    """The decision at one exit: annealed confidence c = max softmax(z / T_l), exit if c >= threshold."""
+def check_exit(sequence: Sequence, knobs: Knobs, round: Round, row: int, layer: int) -> ExitCheck:
+    """The decision at one exit: annealed confidence c = max softmax(z / T_l), exit if c >= threshold, or as the policy
+    has it."""
     request, plan = sequence.request, knobs.plan
     temperature = plan.exit_temperatures[layer]
     reading = read_exit(request, sequence.staircase.hidden_states(row, row + 1), layer, temperature)
@@ -191,7 +198,7 @@ def check_exit(sequence: Sequence, knobs: Knobs, number: int, row: int, layer: i
         whole = request.heads.whole(reading.logits, request.model.vocab_size)
         (token_id,) = sequence.chooser.choose(whole, row + 1)
     return ExitCheck(
-        round=number,
+        round=round.number,
         position=row,
         layer=layer,
         token_id=token_id,
@@ -199,7 +206,7 @@ def check_exit(sequence: Sequence, knobs: Knobs, number: int, row: int, layer: i
         unannealed_confidence=reading.unannealed_confidence,
         exit_temperature=temperature,
         threshold=plan.threshold,
-        exited=reading.confidence >= plan.threshold,
+        exited=bool(plan.settings.policy.exits(layer, reading.confidence, plan.threshold, round.known)),
         settings_version=knobs.version,
         top_tokens=top_tokens(request, reading.logits),
         seconds=sequence.clock.now(),
@@ -260,6 +267,7 @@ def commit(sequence: Sequence, round: Round, true_ids: list[int]) -> Iterator[Ev
         if guess.token_id != true_id:
             break
         accepted += 1
+    round.known = round.known.verified(accepted)
     correction = true_ids[accepted] if accepted < len(round.drafts) else None
     bonus = true_ids[accepted] if correction is None and round.stop_reason == "hard token" else None
     yield Verified(

@@ -28,6 +28,7 @@ from selfdraft_viz.events import (
     SettingsChanged,
     Verified,
 )
+from selfdraft_viz.policies import Known
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Replay:
     stopped: DraftingStopped | None = None
     round: int = 0
     sums: dict[str, int] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)  # before the round
     seconds: float = 0.0
 
     def follow(self, events: list[Event]) -> None:
@@ -152,6 +154,11 @@ class Replay:
             assert (event.reason == "end of sequence") == (event.draft_ids[-1] in ends)
             assert (event.reason == "length") <= (drafted == remaining)
             assert (event.reason == "width") <= (drafted == width)
+            asked = [self.known]
+            for check in self.drafts:
+                asked.append(asked[-1].drafted(check.layer, check.confidence))
+            assert not any(how.policy.stops(known) for known in asked[1:-1])
+            assert (event.reason == "policy") <= how.policy.stops(asked[-1])
         self.checks = []
         self.stopped = event
 
@@ -182,6 +189,9 @@ class Replay:
         self.to_commit += [(event.bonus, "bonus")] if event.bonus is not None else []
         assert 1 <= len(self.to_commit) <= drafted + (event.stop_reason == "hard token")
         self.sums = {}
+        for check in self.drafts:
+            self.known = self.known.drafted(check.layer, check.confidence)
+        self.known = self.known.verified(event.accepted)
 
     def Committed(self, event: Committed) -> None:
         assert event.position == len(self.tokens)

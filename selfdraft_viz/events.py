@@ -77,7 +77,8 @@ class ExitCheck:
     """One decision: does the row at `position` exit after `layer` layers?
 
     It does when `confidence` (max softmax of z / exit_temperature) >= `threshold`, unless a policy decides otherwise;
-    then `token_id` is drafted for `position + 1`. `unannealed_confidence` is max softmax(z), or None where less detail was asked for.
+    then `token_id` is drafted for `position + 1`. `unannealed_confidence` is max softmax(z), or None where less detail
+    was asked for.
     """
 
     round: int

@@ -40,7 +40,7 @@ class Settings:
     max_depth: int | None = None
     max_width: int | None = 6
     exit_layers: tuple[int, ...] | None = None
-    policy: Policy = PaperBounds()
+    policy: Policy = PaperBounds()  # noqa: RUF009 - it is frozen
 
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, Schedule):

@@ -3,22 +3,35 @@
 Decoding is exact, so the committed tokens do not depend on the settings: along them a dense record holds every exit
 decision that settings could take, and the rounds follow by arithmetic. What a round commits is exact. What it drafts
 *after* a wrong draft is not on the recorded path; there the recorded rows stand in for the rows that would have been,
-which makes the work counted for such a round an estimate.
+which makes the work counted for such a round, and why it stopped, an estimate. (A policy that learns from what was
+judged is exact too: only the first wrong draft of a round is judged, and all before it.)
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
+from selfdraft_viz.errors import SettingsError
+from selfdraft_viz.lab.decisions import decide, plans_of, text_lengths
+from selfdraft_viz.lab.policies import walk_policy
 from selfdraft_viz.lab.record import DenseRecord
-from selfdraft_viz.settings import Settings
+from selfdraft_viz.lab.rounds import COUNTS, REASONS, Counter, Rounds, walk
+from selfdraft_viz.policies import PaperBounds
+from selfdraft_viz.settings import Plan, Settings
+
+_AT_ONCE = 2**20  # (settings x rows) held at a time
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Totals over all texts of a record, prefill and first token left out."""
+    """Totals, prefill and first token left out; the fields are `selfdraft_viz.lab.rounds.COUNTS`."""
 
     new_tokens: int
     rounds: int
@@ -28,6 +41,11 @@ class Replay:
     draft_layer_passes: int
     verification_layer_passes: int
     verified_rows: int
+    draft_depths: int = 0
+    catch_up_row_passes: int = 0
+    verification_row_passes: int = 0
+    single_row_passes: int = 0
+    verification_runs: int = 0
 
     @property
     def acceptance_rate(self) -> float:
@@ -38,70 +56,163 @@ class Replay:
         return self.new_tokens / max(1, self.rounds)
 
     @property
+    def mean_exit_depth(self) -> float:
+        return self.draft_depths / max(1, self.drafted)
+
+    @property
     def layer_passes_per_token(self) -> float:
         return (self.draft_layer_passes + self.verification_layer_passes) / max(1, self.new_tokens)
 
-
-def replay(record: DenseRecord, settings: Settings) -> Replay:
-    """The rounds that self-draft decoding of `record`'s texts would make under `settings`."""
-    plan = settings.plan(record.exit_layers, record.num_layers)
-    used = [record.exit_layers.index(layer) for layer in plan.exit_temperatures]
-    layers = np.array([record.exit_layers[index] for index in used])
-    temperatures = {layer: plan.exit_temperatures.get(layer, 1.0) for layer in record.exit_layers}
-    exits = record.confidences(temperatures)[..., used] >= plan.threshold  # (texts, positions, used exits)
-    first = exits.argmax(axis=-1)
-    hard = np.logical_not(np.any(exits, axis=-1))
-    depth = np.where(hard, layers[-1], layers[first])
-    checks = np.where(hard, len(used), first + 1)
-    right = np.take_along_axis(record.agrees[..., used], first[..., None], axis=-1)[..., 0] & ~hard
-
-    totals = np.zeros(8, dtype=np.int64)
-    for text in range(len(hard)):
-        totals += _rounds(
-            hard[text, record.start :],
-            right[text, record.start :],
-            depth[text, record.start :],
-            checks[text, record.start :],
-            record.num_layers,
-            plan.max_width,
-        )
-    return Replay(*(int(value) for value in totals))
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(COUNTS,)."""
+        return np.array(dataclasses.astuple(self), dtype=np.int64)
 
 
-def _rounds(
-    hard: np.ndarray, right: np.ndarray, depth: np.ndarray, checks: np.ndarray, num_layers: int, width: float
-) -> np.ndarray:
-    """One text; row 0 is the newest committed token's at the start. Totals in the order of `Replay`'s fields."""
-    hard_, right_ = hard.tolist(), right.tolist()
-    passes_before = np.concatenate([[0], np.cumsum(depth)])
-    checks_before = np.concatenate([[0], np.cumsum(checks)])
-    rows = len(hard_)
-    rounds = drafted = accepted = exit_checks = draft_passes = verification = verified = new = 0
-    row = 0
-    while row < rows:
-        stop, wrong = row, None
-        ended_hard = False
-        while stop < rows and stop - row < width:
-            if hard_[stop]:
-                ended_hard = True
-                stop += 1
-                break
-            if wrong is None and not right_[stop]:
-                wrong = stop
-            stop += 1
-        drafts = stop - row - ended_hard
-        rounds += 1
-        drafted += drafts
-        draft_passes += int(passes_before[stop] - passes_before[row])
-        exit_checks += int(checks_before[stop] - checks_before[row])
-        verification += num_layers - int(depth[stop - 1])
-        verified += stop - row
-        if wrong is None:
-            accepted += drafts
-            new += drafts + ended_hard
-            row = stop
-        else:
-            accepted += wrong - row
-            new += wrong - row + 1
-            row = wrong + 1
-    return np.array([new, rounds, drafted, accepted, exit_checks, draft_passes, verification, verified])
+def replay(record: DenseRecord, settings: Settings, *, end_of_sequence_ids: Collection[int] = ()) -> Replay:
+    """The rounds that self-draft decoding of `record`'s texts would make under `settings`, in total.
+
+    Args:
+        record: what the exits say.
+        settings: with any policy.
+        end_of_sequence_ids: tokens that end a text and a round; none = decoding with `stop_at_end=False`.
+
+    Raises:
+        SettingsError: the settings do not fit the recorded model, or need temperatures that the record does not hold.
+    """
+    counts = replay_many(record, [settings], end_of_sequence_ids=end_of_sequence_ids)
+    return Replay(*(int(count) for count in counts[0].sum(axis=0)))
+
+
+def replay_many(
+    record: DenseRecord, settings: Sequence[Settings], *, end_of_sequence_ids: Collection[int] = ()
+) -> NDArray[np.int64]:
+    """(settings, texts, COUNTS) totals of each text under each setting; arguments and errors as for `replay`.
+
+    Settings under the paper's bounds are replayed together (10,000 of them over 1,000 tokens take seconds), those with
+    another policy one by one.
+    """
+    plans = plans_of(record, settings)
+    lengths = text_lengths(record, end_of_sequence_ids)
+    texts, rows = record.true_ids[:, record.start :].shape
+    if not rows:
+        raise SettingsError(f"the record has no rows after its start, {record.start}: record longer texts")
+    totals = np.zeros((len(plans), texts, len(COUNTS)), dtype=np.int64)
+    together = [index for index, plan in enumerate(plans) if type(plan.settings.policy) is PaperBounds]
+    size = max(1, _AT_ONCE // (texts * rows))
+    for first in range(0, len(together), size):
+        chosen = together[first : first + size]
+        some = [plans[index] for index in chosen]
+        decisions = decide(record, some, end_of_sequence_ids)
+        counter = Counter(decisions, record.exit_layers, record.num_layers)
+        widths = np.repeat([plan.max_width for plan in some], texts)
+        by_lane = np.zeros((len(some) * texts, len(COUNTS)), dtype=np.int64)
+        for rounds in walk(decisions, widths, np.tile(lengths, len(some))):
+            by_lane[rounds.lane] += counter.count(rounds)  # a lane has one round at a time
+        totals[chosen] = by_lane.reshape(len(some), texts, len(COUNTS))
+    for index, plan in enumerate(plans):
+        if type(plan.settings.policy) is not PaperBounds:
+            rounds, counts, _ = _all_rounds(record, plan, end_of_sequence_ids)
+            np.add.at(totals[index], rounds.lane, counts)
+    return totals
+
+
+def replay_rounds(
+    record: DenseRecord, settings: Settings, text: int = 0, *, end_of_sequence_ids: Collection[int] = ()
+) -> pd.DataFrame:
+    """The rounds of one text, as `Trace.rounds` has them (all its columns but `seconds`), and `exact`: whether no draft
+    was wrong, so that nothing in the row is an estimate. Other arguments and errors as for `replay`."""
+    one = _one_text(record, text)
+    (plan,) = plans_of(one, [settings])
+    rounds, counts, _ = _all_rounds(one, plan, end_of_sequence_ids)
+    named = dict(zip(COUNTS, counts.T, strict=True))
+    stood = rounds.accepted == rounds.drafted
+    ended = np.where(stood, np.where(rounds.reason == 0, "bonus", "accepted"), "correction")
+    return pd.DataFrame(
+        {
+            "round": np.arange(len(rounds.start)),
+            "first_position": record.start + rounds.start + 1,
+            "drafted": rounds.drafted,
+            "accepted": rounds.accepted,
+            "committed": rounds.committed,
+            "stop_reason": np.array(REASONS)[rounds.reason],
+            "ended_with": ended,
+            "exit_checks": named["exit_checks"],
+            "draft_layer_passes": named["draft_layer_passes"],
+            "verification_layer_passes": named["verification_layer_passes"],
+            "draft_row_passes": named["draft_layer_passes"],
+            "catch_up_row_passes": named["catch_up_row_passes"],
+            "verification_row_passes": named["verification_row_passes"],
+            "exact": stood,
+        }
+    )
+
+
+def replay_tokens(
+    record: DenseRecord, settings: Settings, text: int = 0, *, end_of_sequence_ids: Collection[int] = ()
+) -> pd.DataFrame:
+    """The tokens that the rounds of one text commit: `position`, `token_id`, `kind` (accepted, correction, bonus),
+    `round` and `exit_depth`, as in `Trace.tokens`. Other arguments and errors as for `replay`."""
+    one = _one_text(record, text)
+    (plan,) = plans_of(one, [settings])
+    rounds, _, depths = _all_rounds(one, plan, end_of_sequence_ids)
+    made: list[dict[str, Any]] = []
+    for number, (start, accepted, committed) in enumerate(
+        zip(rounds.start.tolist(), rounds.accepted.tolist(), rounds.committed.tolist(), strict=True)
+    ):
+        stood = accepted == int(rounds.drafted[number])
+        for place in range(committed):
+            position = record.start + start + place
+            drafted = place < accepted
+            made.append(
+                {
+                    "position": position + 1,
+                    "token_id": int(one.true_ids[0, position]),
+                    "kind": "accepted" if drafted else "bonus" if stood else "correction",
+                    "round": number,
+                    "exit_depth": int(depths[number][place]) if drafted else record.num_layers,
+                }
+            )
+    return pd.DataFrame(made, columns=["position", "token_id", "kind", "round", "exit_depth"])
+
+
+def _one_text(record: DenseRecord, text: int) -> DenseRecord:
+    texts = len(record.token_ids)
+    if not 0 <= text < texts:
+        raise SettingsError(f"text={text}, but the record has {texts} texts: use 0..{texts - 1}")
+    piece = slice(text, text + 1)
+    return dataclasses.replace(
+        record,
+        token_ids=record.token_ids[piece],
+        true_ids=record.true_ids[piece],
+        exit_ids=record.exit_ids[piece],
+        log_partition=record.log_partition[piece],
+    )
+
+
+def _all_rounds(
+    record: DenseRecord, plan: Plan, end_of_sequence_ids: Collection[int]
+) -> tuple[Rounds, NDArray[np.int64], list[NDArray[np.int32]]]:
+    """Every round of every text under one plan, text by text, with its counts and the depths of its rows."""
+    lengths = text_lengths(record, end_of_sequence_ids)
+    if type(plan.settings.policy) is not PaperBounds:
+        rounds, decisions = walk_policy(record, plan, lengths, end_of_sequence_ids)
+        row_of = Rounds(
+            np.arange(len(rounds.lane)), np.zeros_like(rounds.start), rounds.stop - rounds.start,
+            rounds.reason, rounds.accepted, rounds.committed,
+        )  # fmt: skip
+        counts = Counter(decisions, record.exit_layers, record.num_layers).count(row_of)
+        return rounds, counts, list(decisions.depth)
+    decisions = decide(record, [plan], end_of_sequence_ids)
+    steps = list(walk(decisions, np.full(len(lengths), plan.max_width), lengths))
+    fields = [field.name for field in dataclasses.fields(Rounds)]
+    empty = np.zeros(0, dtype=np.intp)
+    columns = [np.concatenate([getattr(step, name) for step in steps] or [empty]) for name in fields]
+    order = np.lexsort((columns[1], columns[0]))
+    rounds = Rounds(*(column[order] for column in columns))
+    counts = Counter(decisions, record.exit_layers, record.num_layers).count(rounds)
+    depths = [
+        decisions.depth[lane, start:stop]
+        for lane, start, stop in zip(rounds.lane, rounds.start, rounds.stop, strict=True)
+    ]
+    return rounds, counts, depths

@@ -67,7 +67,7 @@ def _draft(
     """One round's rows (depth, checks, hard, right, ends), why it stopped, and what is known then."""
     policy, made = plan.settings.policy, []
     for row in range(start, len(true_ids)):
-        for checks, (index, layer) in enumerate(columns, start=1):
+        for index, layer in columns:
             confidence = confidences[row][index]
             if policy.exits(layer, confidence, plan.threshold, known):
                 break
@@ -75,6 +75,7 @@ def _draft(
             made.append((columns[-1][1], len(columns), True, False, False))
             return made, _HARD, known
         token = exit_ids[row][index]
+        checks = columns.index((index, layer)) + 1
         made.append((layer, checks, False, token == true_ids[row], token in ends))
         known = known.drafted(layer, confidence)
         if token in ends:

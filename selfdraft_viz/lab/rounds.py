@@ -151,7 +151,7 @@ def walk(decisions: Decisions, widths: NDArray[np.float64], lengths: NDArray[np.
         widths: (lanes,) the most drafts in a round; may be infinite.
         lengths: (lanes,) a lane ends once that many tokens are committed.
     """
-    lanes, rows = decisions.depth.shape
+    rows = decisions.depth.shape[1]
     next_hard = _next(decisions.hard)
     next_end = _next(decisions.ends)
     next_wrong = _next(~decisions.right & ~decisions.hard)

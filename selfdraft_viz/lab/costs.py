@@ -1,98 +1,196 @@
-"""What a layer pass, an exit check and the LM head cost on this machine, measured; and what a replay would then
-take."""
+"""What the parts of decoding cost on one machine, and what a replay would then take. Predicting needs no torch.
+
+A decode tells when each of its parts was done, so every interval between two of its events is the price of a known
+amount of work: a run of layers over n rows, an exit check, the LM head, the bookkeeping of a round. `measure_costs`
+decodes a few prompts under settings that vary these amounts, and fits one price a part. What a replay counted, times
+the prices, is the *predicted* time; a speedup is only called measured when it was.
+"""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from selfdraft_viz.errors import LoadError, SettingsError
 from selfdraft_viz.lab.replay import Replay
+from selfdraft_viz.lab.rounds import COUNTS
 
 if TYPE_CHECKING:
     from selfdraft_viz.model import Model
 
+PARTS = {
+    "layer": "a layer pass over one row",
+    "second_row": "a second row in a layer pass, over the price of one",
+    "further_row": "each further row in it",
+    "run": "fixed, for each run of consecutive layers",
+    "exit_check": "an exit head on one row, and reading its decision back",
+    "head": "final norm and LM head on one row",
+    "head_row": "each further row of these",
+    "draft": "fixed, for each row drafted from: embedding, bookkeeping",
+    "round": "fixed, for each round: verdict, commits, cutting the caches back",
+}
+"""The parts that have a price in seconds."""
+_FORMAT = "selfdraft_viz costs"
+
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds on one machine.
+    """Prices in seconds, on one machine.
 
     Attributes:
-        layer, layer_rows: a layer pass of one row, and of `rows` rows.
-        head, head_rows: final norm and LM head on one row, and on `rows`.
-        exit_check: one exit head on one row, with the read back of its decision.
-        per_draft: what a row of drafting costs beside its layer passes and checks.
-        rows: see above.
+        fits: (repeats, PARTS) prices, fitted to each repeat of the measurement by itself.
+        plain: (repeats,) measured seconds per token of ordinary decoding, in the same repeats.
+        num_layers: L.
+        hardware: what they hold for: processor or accelerator, threads, versions, model, heads, dtype.
     """
 
-    layer: float
-    layer_rows: float
-    head: float
-    head_rows: float
-    exit_check: float
-    per_draft: float
-    rows: int
+    fits: NDArray[np.float64]
+    plain: NDArray[np.float64]
+    num_layers: int
+    hardware: dict[str, Any]
 
-    def selfdraft(self, replay: Replay) -> float:
-        """Predicted seconds per new token of self-draft decoding."""
-        total = (
-            replay.draft_layer_passes * self.layer
-            + replay.exit_checks * self.exit_check
-            + replay.verified_rows * self.per_draft
-            + replay.verification_layer_passes * self.layer_rows
-            + replay.rounds * self.head_rows
-        )
-        return total / max(1, replay.new_tokens)
+    def __post_init__(self) -> None:
+        if self.fits.shape != (len(self.plain), len(PARTS)) or not len(self.plain):
+            raise SettingsError(f"fits of shape {self.fits.shape} for {len(self.plain)} repeats: use (repeats, parts)")
 
-    def plain(self, num_layers: int) -> float:
-        """Predicted seconds per token of ordinary decoding."""
-        return num_layers * self.layer + self.head + self.per_draft
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The price of each part: the mean over repeats."""
+        return dict(zip(PARTS, self.fits.mean(axis=0).tolist(), strict=True))
+
+    @property
+    def standard_errors(self) -> dict[str, float]:
+        """Of `seconds`, from the scatter between repeats; NaN where there was one repeat."""
+        return dict(zip(PARTS, _standard_error(self.fits).tolist(), strict=True))
+
+    @property
+    def name(self) -> str:
+        """The hardware, in words."""
+        where = self.hardware.get("accelerator") or f"{self.hardware.get('processor', 'unknown processor')}"
+        threads = self.hardware.get("threads")
+        return where if self.hardware.get("accelerator") or not threads else f"{where}, threads: {threads}"
+
+    def seconds_per_token(self, counts: ArrayLike | Replay) -> NDArray[np.float64]:
+        """(...) predicted seconds per token of self-draft decoding for (..., COUNTS) of a replay."""
+        usage, tokens = _usage(counts, self.num_layers)
+        return usage @ self.fits.mean(axis=0) / tokens
+
+    def speedup(self, counts: ArrayLike | Replay) -> NDArray[np.float64]:
+        """(...) predicted speedup over ordinary decoding for (..., COUNTS) of a replay."""
+        return self.plain.mean() / self.seconds_per_token(counts)
+
+    def speedup_interval(self, counts: ArrayLike | Replay, deviations: float = 2.0) -> tuple[NDArray, NDArray]:
+        """Lower and upper end of what the prices' uncertainty leaves open: the speedup under each repeat's prices,
+        their mean, and `deviations` standard errors to either side. The replay's own uncertainty is not in it."""
+        table = np.asarray(counts.counts if isinstance(counts, Replay) else counts)
+        speedups = self.each_speedup(np.broadcast_to(table, (len(self.plain), *table.shape)))
+        middle, spread = speedups.mean(axis=0), deviations * _standard_error(speedups)
+        return middle - spread, middle + spread
+
+    def each_speedup(self, counts: ArrayLike) -> NDArray[np.float64]:
+        """(repeats, ...) speedups for (repeats, ..., COUNTS), each by the prices of its own repeat."""
+        usage, tokens = _usage(counts, self.num_layers)
+        seconds = np.stack([amounts @ fit for amounts, fit in zip(usage, self.fits, strict=True)]) / tokens
+        return self.plain.reshape(-1, *[1] * (seconds.ndim - 1)) / seconds
+
+    def row_price(self, counts: Replay) -> float:
+        """Predicted seconds of drafting one row more: its layers up to an exit and its checks, as on the average row of
+        a replay, and its place in the verification that follows."""
+        price, rows = self.seconds, max(1, counts.verified_rows)
+        depth, checks = counts.draft_layer_passes / rows, counts.exit_checks / rows
+        drafting = depth * price["layer"] + checks * (price["run"] + price["exit_check"]) + price["draft"]
+        return drafting + (self.num_layers - depth) * price["further_row"] + price["head_row"]
+
+    def save(self, path: str | Path) -> Path:
+        """Write a small JSON file. Returns the path."""
+        data = {
+            "format": _FORMAT,
+            "parts": list(PARTS),
+            "fits": self.fits.tolist(),
+            "plain": self.plain.tolist(),
+            "num_layers": self.num_layers,
+            "hardware": self.hardware,
+        }
+        Path(path).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Costs:
+        """Read what `save` wrote.
+
+        Raises:
+            LoadError: the file is missing, damaged, or holds no costs.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if data.get("format") != _FORMAT or data["parts"] != list(PARTS):
+                raise LoadError(f"{path} holds no costs that this version reads: measure them again")
+            return cls(np.array(data["fits"]), np.array(data["plain"]), data["num_layers"], data["hardware"])
+        except FileNotFoundError:
+            raise LoadError(f"there is no file {path}: give one that costs.save() wrote") from None
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            if isinstance(error, LoadError):
+                raise
+            raise LoadError(f"{path} is damaged, or no JSON file of costs: {error}") from error
 
 
-def measure_costs(model: Model, *, context: int = 128, rows: int = 4, repeats: int = 60) -> Costs:
-    """Time the parts of decoding on `model`, after `context` tokens: medians of `repeats`, taken in turn."""
-    from selfdraft_viz.decoding.request import Request
-    from selfdraft_viz.decoding.selfdraft import read_exit
+def _standard_error(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(values) < 2:
+        return np.full(values.shape[1:], math.nan)
+    return values.std(axis=0, ddof=1) / math.sqrt(len(values))
 
-    layered = model.layered
-    token = min(model.end_of_sequence_ids, default=0)
-    request = Request(layered, model.heads, (token,), 1, frozenset(), detail="tokens")
-    staircase = layered.open(context + rows)
-    staircase.push([token] * context)
-    staircase.advance(layered.num_layers)
-    exit_layer = model.exit_layers[0]
 
-    def embed(count: int) -> None:
-        staircase.truncate(context)
-        staircase.push([token] * count)
-
-    def head(count: int) -> None:
-        staircase.logits(staircase.rows - count, staircase.rows).max(dim=-1).values.tolist()
-
-    parts: dict[str, Callable[[], object]] = {
-        "per_draft": lambda: embed(1),
-        "layer": lambda: staircase.advance(layered.num_layers),
-        "exit_check": lambda: read_exit(request, staircase.hidden_states(context, context + 1), exit_layer, 1.0),
-        "head": lambda: head(1),
-        "embed_rows": lambda: embed(rows),
-        "layer_rows": lambda: staircase.advance(layered.num_layers),
-        "head_rows": lambda: head(rows),
+def _usage(counts: ArrayLike | Replay, num_layers: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(..., PARTS) how often each part is paid for, and (...) new tokens, at least 1."""
+    table = np.asarray(counts.counts if isinstance(counts, Replay) else counts, dtype=np.float64)
+    count = dict(zip(COUNTS, np.moveaxis(table, -1, 0), strict=True))
+    passes = count["draft_layer_passes"] + count["verification_layer_passes"]
+    several = passes - count["single_row_passes"]
+    rows_in_several = count["verified_rows"] * num_layers - count["single_row_passes"]
+    usage = {
+        "layer": passes,
+        "second_row": several,
+        "further_row": rows_in_several - 2 * several,
+        "run": count["exit_checks"] + count["verification_runs"],
+        "exit_check": count["exit_checks"],
+        "head": count["rounds"],
+        "head_row": count["verified_rows"] - count["rounds"],
+        "draft": count["verified_rows"],
+        "round": count["rounds"],
     }
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for _ in range(repeats + 5):
-        for name, part in parts.items():
-            started = time.perf_counter()
-            part()
-            times[name].append(time.perf_counter() - started)
-    median = {name: statistics.median(values[5:]) for name, values in times.items()}
-    return Costs(
-        layer=median["layer"] / layered.num_layers,
-        layer_rows=median["layer_rows"] / layered.num_layers,
-        head=median["head"],
-        head_rows=median["head_rows"],
-        exit_check=median["exit_check"],
-        per_draft=median["per_draft"],
-        rows=rows,
-    )
+    return np.stack([usage[part] for part in PARTS], axis=-1), np.maximum(count["new_tokens"], 1)
+
+
+def measure_costs(
+    model: Model,
+    prompts: Sequence[str | Sequence[int]] | None = None,
+    *,
+    new_tokens: int = 48,
+    repeats: int = 5,
+) -> Costs:
+    """Decode `prompts` under settings that vary the work, time every part of it, and fit the prices.
+
+    Prices rise with the length of the text (attention reads more keys): use prompts and `new_tokens` like those that
+    will be predicted. Nothing else should run on the machine meanwhile.
+
+    Args:
+        model: with its exit heads; on the device that the prices are for.
+        prompts: None = two of those that come with the package, or token ids for a model without a tokenizer.
+        new_tokens: of each decode, at least 8.
+        repeats: how often all of it is done and fitted, after one untimed round; at least 1.
+
+    Raises:
+        SettingsError: `new_tokens` or `repeats` is too small.
+    """
+    from selfdraft_viz.lab import measuring
+
+    if new_tokens < 8 or repeats < 1:
+        raise SettingsError(f"new_tokens={new_tokens}, repeats={repeats}: use at least 8 tokens and 1 repeat")
+    return measuring.measure(model, prompts, new_tokens, repeats)

@@ -10,15 +10,12 @@ line an object with a `text`. The embedded model's card says what is in them. On
 
 from __future__ import annotations
 
-import itertools
 import json
 import lzma
-import math
 import random
 from pathlib import Path
 from typing import Annotated, Any
 
-import optuna
 import torch
 import typer
 from safetensors.torch import load_file, save_file
@@ -26,13 +23,12 @@ from torch import Tensor
 
 from selfdraft_viz.heads import ExitHeads
 from selfdraft_viz.lab.corpus import continuations, token_windows
-from selfdraft_viz.lab.costs import Costs, measure_costs
+from selfdraft_viz.lab.costs import measure_costs
 from selfdraft_viz.lab.record import DenseRecord, record
 from selfdraft_viz.lab.replay import replay
+from selfdraft_viz.lab.search import Space, search
 from selfdraft_viz.lab.training import train_exit_heads
 from selfdraft_viz.model import PRESET_FILE, Model, embedded_folder, load
-from selfdraft_viz.schedules import LinearAnnealing
-from selfdraft_viz.settings import Settings
 
 HERE = embedded_folder()
 KINDS = ("stories", "tales", "python")
@@ -175,46 +171,21 @@ def preset(
     """
     model = load()
     costs = measure_costs(model)
-    typer.echo(str(costs))
+    typer.echo(f"{costs.name}: {costs.seconds}")
     records = {}
     for kind in KINDS:
         given = text_windows(model, corpus, kind, "train", windows, seed=1)
         own = continuations(model, given[:, :PREFIX], WINDOW - PREFIX, batch_size=windows, progress=False)
         records[kind] = record(model, own, start=PREFIX)
-    best, study = search(model, records, costs, trials)
+    found = search(records, costs, Space(model.exit_layers), trials=trials)
     for kind, dense in records.items():
-        made = replay(dense, best)
+        made = replay(dense, found.settings)
         typer.echo(
-            f"{kind}: predicted {costs.plain(model.num_layers) / costs.selfdraft(made):.2f}x, acceptance "
-            f"{made.acceptance_rate:.2f}, {made.tokens_per_round:.2f} tokens per round"
+            f"{kind}: predicted {costs.speedup(made):.2f}x, acceptance {made.acceptance_rate:.2f}, "
+            f"{made.tokens_per_round:.2f} tokens per round"
         )
-    typer.echo(f"{best} after {len(study.trials)} trials")
-    best.save(output / PRESET_FILE)
-
-
-def search(model: Model, records: dict[str, DenseRecord], costs: Costs, trials: int) -> tuple[Settings, optuna.Study]:
-    """The settings with the best geometric mean, over kinds, of predicted speedup (Optuna, TPE)."""
-    plain = costs.plain(model.num_layers)
-    subsets = [subset for size in (1, 2, 3) for subset in itertools.combinations(model.exit_layers, size)]
-    names = {" ".join(map(str, subset)): subset for subset in subsets}
-
-    def settings(trial: optuna.Trial | optuna.trial.FrozenTrial) -> Settings:
-        return Settings(
-            schedule=LinearAnnealing(round(trial.suggest_float("alpha", -0.5, 1.5, step=0.05), 2)),
-            threshold=round(trial.suggest_float("threshold", 0.05, 0.95, step=0.01), 2),
-            max_width=trial.suggest_int("max_width", 1, 16),
-            exit_layers=names[trial.suggest_categorical("exit_layers", list(names))],
-        )
-
-    def objective(trial: optuna.Trial) -> float:
-        chosen = settings(trial)
-        gains = [math.log(plain / costs.selfdraft(replay(dense, chosen))) for dense in records.values()]
-        return math.exp(sum(gains) / len(gains))
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, multivariate=True))
-    study.optimize(objective, n_trials=trials)
-    return settings(study.best_trial), study
+    typer.echo(f"{found.settings} after {trials} trials")
+    found.settings.save(output / PRESET_FILE)
 
 
 def _own_continuations(model: Model, windows: Tensor, cache: Path) -> Tensor:

@@ -19,8 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from selfdraft_viz.errors import SettingsError
+from selfdraft_viz.lab.asking import walk_policy
 from selfdraft_viz.lab.decisions import decide, plans_of, text_lengths
-from selfdraft_viz.lab.policies import walk_policy
 from selfdraft_viz.lab.record import DenseRecord
 from selfdraft_viz.lab.rounds import COUNTS, REASONS, Counter, Rounds, walk
 from selfdraft_viz.policies import PaperBounds
@@ -180,14 +180,14 @@ def _one_text(record: DenseRecord, text: int) -> DenseRecord:
     texts = len(record.token_ids)
     if not 0 <= text < texts:
         raise SettingsError(f"text={text}, but the record has {texts} texts: use 0..{texts - 1}")
-    piece = slice(text, text + 1)
-    return dataclasses.replace(
-        record,
-        token_ids=record.token_ids[piece],
-        true_ids=record.true_ids[piece],
-        exit_ids=record.exit_ids[piece],
-        log_partition=record.log_partition[piece],
-    )
+    return some_texts(record, [text])
+
+
+def some_texts(record: DenseRecord, texts: Sequence[int]) -> DenseRecord:
+    """The record of these texts alone."""
+    chosen = list(texts)
+    arrays = ("token_ids", "true_ids", "exit_ids", "log_partition")
+    return dataclasses.replace(record, **{name: getattr(record, name)[chosen] for name in arrays})
 
 
 def _all_rounds(

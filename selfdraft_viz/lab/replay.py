@@ -180,14 +180,7 @@ def _one_text(record: DenseRecord, text: int) -> DenseRecord:
     texts = len(record.token_ids)
     if not 0 <= text < texts:
         raise SettingsError(f"text={text}, but the record has {texts} texts: use 0..{texts - 1}")
-    return some_texts(record, [text])
-
-
-def some_texts(record: DenseRecord, texts: Sequence[int]) -> DenseRecord:
-    """The record of these texts alone."""
-    chosen = list(texts)
-    arrays = ("token_ids", "true_ids", "exit_ids", "log_partition")
-    return dataclasses.replace(record, **{name: getattr(record, name)[chosen] for name in arrays})
+    return record.take([text])
 
 
 def _all_rounds(

@@ -15,7 +15,7 @@ from selfdraft_viz.errors import SettingsError
 from selfdraft_viz.lab.costs import Costs
 from selfdraft_viz.lab.policies import cost_aware
 from selfdraft_viz.lab.record import HIGHEST, LOWEST, DenseRecord
-from selfdraft_viz.lab.replay import replay_many, some_texts
+from selfdraft_viz.lab.replay import replay_many
 from selfdraft_viz.policies import PaperBounds, Policy, ProductOfConfidences
 from selfdraft_viz.schedules import LinearAnnealing, NoAnnealing, PerLayerTemperature, Schedule
 from selfdraft_viz.settings import Settings
@@ -221,6 +221,6 @@ def halves(records: Mapping[str, DenseRecord]) -> tuple[dict[str, DenseRecord], 
         if len(record.token_ids) < 2:
             raise SettingsError(f"kind {kind!r} has {len(record.token_ids)} texts: record at least 2 to halve them")
     return (
-        {kind: some_texts(record, range(0, len(record.token_ids), 2)) for kind, record in records.items()},
-        {kind: some_texts(record, range(1, len(record.token_ids), 2)) for kind, record in records.items()},
+        {kind: record.take(range(0, len(record.token_ids), 2)) for kind, record in records.items()},
+        {kind: record.take(range(1, len(record.token_ids), 2)) for kind, record in records.items()},
     )

@@ -15,7 +15,6 @@ import pandas as pd
 from selfdraft_viz.errors import SelfDraftError, SettingsError
 from selfdraft_viz.lab.costs import Costs
 from selfdraft_viz.lab.record import DenseRecord
-from selfdraft_viz.lab.replay import some_texts
 from selfdraft_viz.lab.whatif import alpha_threshold_grid, replay_table, token_changes
 from selfdraft_viz.plots.whatif import alpha_threshold_heatmap, speed_colours, token_changes_plot
 from selfdraft_viz.schedules import LinearAnnealing
@@ -186,7 +185,7 @@ class ScheduleLab(ipw.VBox):
 def _share_of(record: DenseRecord, share: float) -> DenseRecord:
     texts = len(record.token_ids)
     kept = max(1, int(texts * share))
-    return some_texts(record, np.linspace(0, texts - 1, kept).astype(int).tolist())
+    return record.take(np.linspace(0, texts - 1, kept).astype(int).tolist())
 
 
 def _columns(trace: Any) -> dict[str, Any]:

@@ -49,15 +49,18 @@ def fit_linear(record: DenseRecord, objective: Objective = "token") -> LinearAnn
     for `fit_temperatures`; alpha may come out below 0."""
     losses = _losses(record, objective)
     rise = torch.tensor([1 - layer / record.num_layers for layer in record.exit_layers], dtype=torch.float64)
+    least, most = (1 / HIGHEST - 1) / float(rise.max()), (1 / LOWEST - 1) / float(rise.max())
 
-    def loss(alpha: Tensor) -> Tensor:
-        temperatures = (1 + alpha * rise).clamp(min=1 / HIGHEST, max=1 / LOWEST)
+    def alpha(place: Tensor) -> Tensor:  # any number to the strengths that keep every exit in the record's range
+        return least + (most - least) * torch.sigmoid(place)
+
+    def loss(place: Tensor) -> Tensor:
+        temperatures = 1 + alpha(place) * rise
         return torch.stack([one(temperature.log()) for one, temperature in zip(losses, temperatures, strict=True)])
 
-    # From several places: a temperature held at the end of its range has no gradient.
-    found = [_minimise(torch.tensor([alpha], dtype=torch.float64), loss) for alpha in (-0.3, 0.0, 1.0)]
-    best = min(found, key=lambda alpha: float(loss(alpha).sum()))
-    return LinearAnnealing(float(best))
+    none = torch.tensor([0.0 - least]) / (most - least)
+    fitted = _minimise(torch.logit(none).double(), loss)
+    return LinearAnnealing(float(alpha(fitted).clamp(least + _ROOM, most - _ROOM)))
 
 
 def negative_log_likelihood(

@@ -27,7 +27,7 @@ from selfdraft_viz.lab.recording import (
 )
 from selfdraft_viz.lab.training import frozen_pass
 
-IN_MEMORY, SAVED = 1e-5, 1e-4  # stated errors of a confidence
+IN_MEMORY, SAVED = 3e-5, 1e-4  # stated errors of a confidence
 TEMPERATURES = np.exp(np.linspace(np.log(0.5), np.log(4.0), 25))
 
 

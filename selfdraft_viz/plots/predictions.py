@@ -68,36 +68,48 @@ def speedup_intervals(table: Table, title: str, measured: Table | None = None) -
         measured: columns name, measured, measured_low, measured_high; None = not measured.
     """
     names = [hover_text(str(name)) for name in words(table, "name")]
-    figure = go.Figure(_dots("predicted", names, table, ("predicted", "low", "high"), ACCEPTED, "circle"))
+    places = dict(zip(names, range(len(names)), strict=True))
+    aside = 0.0 if measured is None else 0.14
+    columns = ("predicted", "low", "high")
+    figure = go.Figure(_dots("predicted", names, places, -aside, table, columns, ACCEPTED, "circle"))
     if measured is not None:
         theirs = [hover_text(str(name)) for name in words(measured, "name")]
         columns = ("measured", "measured_low", "measured_high")
-        figure.add_trace(_dots("measured", theirs, measured, columns, REJECTED, "diamond"))
+        figure.add_trace(_dots("measured", theirs, places, aside, measured, columns, REJECTED, "diamond"))
     figure.add_vline(x=1, line={"color": INK, "width": 1, "dash": "dash"})
     return figure.update_layout(
         plain_layout(
             title={"text": title, "font": {"size": 15}, "x": 0.01},
             xaxis=axis("speedup over ordinary decoding (dashed: as fast)"),
-            yaxis=axis(None, autorange="reversed", showgrid=False),
+            yaxis=axis(
+                None, range=[len(names) - 0.5, -0.5], tickvals=list(places.values()), ticktext=names, showgrid=False
+            ),
             height=140 + 34 * len(names),
             margin={"l": 170, "r": 16, "t": 70, "b": 52},
             legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-            scattermode="group",
         )
     )
 
 
 def _dots(
-    name: str, labels: list[str], table: Table, columns: tuple[str, str, str], colour: str, symbol: str
+    name: str,
+    labels: list[str],
+    places: dict[str, int],
+    aside: float,
+    table: Table,
+    columns: tuple[str, str, str],
+    colour: str,
+    symbol: str,
 ) -> go.Scatter:
     middle, low, high = (numbers(table, column) for column in columns)
     return go.Scatter(
         x=middle,
-        y=labels,
+        y=[places[label] + aside for label in labels],
+        text=labels,
         error_x={"array": high - middle, "arrayminus": middle - low, "color": colour, "thickness": 1.5, "width": 4},
         mode="markers",
         marker={"color": colour, "size": 9, "symbol": symbol},
         customdata=np.stack([low, high], axis=-1),
-        hovertemplate=f"%{{y}}<br>{name} %{{x:.2f}}x (%{{customdata[0]:.2f}} .. %{{customdata[1]:.2f}})<extra></extra>",
+        hovertemplate=f"%{{text}}<br>{name} %{{x:.2f}}x (%{{customdata[0]:.2f}} .. %{{customdata[1]:.2f}})<extra></extra>",
         name=name,
     )

@@ -62,8 +62,9 @@ def alpha_threshold_heatmap(
             title={"text": title, "font": {"size": 15}, "x": 0.01},
             xaxis=axis("annealing strength α (T of layer l: 1 + α (1 − l / L))", showgrid=False),
             yaxis=axis("threshold (confidence)", showgrid=False),
-            height=420,
-            margin={"l": 62, "r": 16, "t": 48, "b": 52},
+            height=440,
+            margin={"l": 62, "r": 16, "t": 70, "b": 52},
+            legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         ),
     )
     best = table.iloc[int(table["predicted"].argmax())]
@@ -91,7 +92,7 @@ def alpha_threshold_heatmap(
             name="measured",
             hovertemplate="α = %{x:.2f}, threshold %{y:.2f}<br>measured %{customdata:.2f}x<extra></extra>",
         )
-    return figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"})
+    return figure
 
 
 def pareto(table: Table, front: Sequence[bool], base: Table | None = None) -> go.Figure:

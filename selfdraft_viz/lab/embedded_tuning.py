@@ -1,0 +1,95 @@
+"""How the embedded model's settings are tuned, for its trained heads and for the logit lens. Run it to do it again:
+
+    python -m selfdraft_viz.lab.embedded_tuning tune CORPUS WORK            # searches, and measures what was found
+    python -m selfdraft_viz.lab.embedded_tuning check CORPUS WORK           # predictions against 24 settings measured
+
+CORPUS is as for `selfdraft_viz.lab.embedded`; the texts are of its valid files, half of them to search on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from selfdraft_viz.lab.costs import Costs, measure_costs
+from selfdraft_viz.lab.embedded import KINDS, text_windows
+from selfdraft_viz.lab.paired import compare_predictions, error_distribution, measure_paired, varied_settings
+from selfdraft_viz.lab.record import DenseRecord
+from selfdraft_viz.lab.recording import record_continuations
+from selfdraft_viz.lab.search import ablations
+from selfdraft_viz.lab.tuning import tune as tune_settings
+from selfdraft_viz.model import Model, load
+
+HEADS = {"trained": None, "logit lens": "logit lens"}
+LENS_EXITS = (2, 4, 6, 8, 10, 12, 14)
+PROMPT, NEW = 32, 65  # tokens
+_ARRAYS = ("token_ids", "true_ids", "exit_ids", "log_partition")
+
+app = typer.Typer(help=__doc__, add_completion=False)
+Threads = Annotated[int, typer.Option(help="CPU threads of torch.")]
+Heads = Annotated[str, typer.Option(help="trained, or logit lens.")]
+
+
+def loaded(heads: str) -> Model:
+    return load(heads=HEADS[heads], exit_layers=LENS_EXITS if heads == "logit lens" else None)
+
+
+def recorded(model: Model, corpus: Path, texts: int) -> dict[str, DenseRecord]:
+    """Records by kind of the model's own continuations of valid texts."""
+    made = {}
+    for kind in KINDS:
+        windows = text_windows(model, corpus, kind, "valid", texts, seed=3)[:, :PROMPT]
+        made[kind] = record_continuations(model, windows, prompt_tokens=PROMPT, max_new_tokens=NEW, progress=False)
+    return made
+
+
+@app.command()
+def tune(
+    corpus: Path, work: Path, heads: Heads = "trained", texts: int = 24, trials: int = 200, threads: Threads = 1
+) -> None:
+    """Search each variant, judge it on held-out texts, measure it; writes WORK/tuning-HEADS.json."""
+    torch.set_num_threads(threads)
+    model = loaded(heads)
+    work.mkdir(parents=True, exist_ok=True)
+    records = recorded(model, corpus, texts)
+    file = work / f"costs-{heads.replace(' ', '-')}.json"
+    costs = Costs.load(file) if file.is_file() else measure_costs(model, new_tokens=24)
+    costs.save(file)
+    found = tune_settings(
+        records, costs, ablations(model.exit_layers), model=model, trials=trials, texts=3, progress=typer.echo
+    )
+    found.save(work / f"tuning-{heads.replace(' ', '-')}.json")
+    typer.echo(found.predicted.to_string())
+    typer.echo("" if found.measured is None else found.measured.to_string())
+    for name, settings in found.settings.items():
+        typer.echo(f"{name}: {settings}")
+    typer.echo(found.verdict())
+
+
+@app.command()
+def check(corpus: Path, work: Path, heads: Heads = "trained", texts: int = 1, threads: Threads = 1) -> None:
+    """Hold predictions for 24 varied settings against paired real runs; writes WORK/check-HEADS.csv."""
+    torch.set_num_threads(threads)
+    model = loaded(heads)
+    work.mkdir(parents=True, exist_ok=True)
+    parts = [record.take(range(texts)) for record in recorded(model, corpus, texts).values()]
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    arrays |= dict.fromkeys(("top_logits", "true_gaps", "final_probabilities"))
+    whole = dataclasses.replace(parts[0], kinds=(), **arrays)
+    costs = measure_costs(model, new_tokens=24)
+    costs.save(work / f"costs-{heads.replace(' ', '-')}.json")
+    settings = varied_settings(model.exit_layers, 24)
+    table = compare_predictions(whole, costs, settings, measure_paired(model, whole, settings, repeats=3))
+    table.to_csv(work / f"check-{heads.replace(' ', '-')}.csv", index=False)
+    typer.echo(table.round(3).to_string())
+    typer.echo(f"{costs.name}; all equal to ordinary decoding: {bool(table['equal'].all())}")
+    typer.echo(str({name: round(value, 4) for name, value in error_distribution(table["error"]).items()}))
+
+
+if __name__ == "__main__":
+    app()

@@ -377,6 +377,33 @@ def test_bench_runs_every_contender(run: Run, tmp_path: Path) -> None:
     assert all(len(token_ids) == 8 for outputs in data["outputs"].values() for token_ids in outputs)
 
 
+def test_bench_reports_spec_bench_by_task_beside_the_paper(run: Run, tmp_path: Path) -> None:
+    questions = tmp_path / "question.jsonl"
+    lines = [("writing", "Write about Hawaii."), ("math", "What is 2 + 2?"), ("translation", "Translate: guten Tag"),
+             ("rag", "word " * 1500), ("translation", "Translate: bonjour"), ("poems", "not one")]  # fmt: skip
+    questions.write_text(
+        "\n".join(json.dumps({"question_id": 1, "category": kind, "turns": [text, "x"]}) for kind, text in lines)
+    )
+    small = ("--per-kind", "2", "-n", "8", "--repeats", "1", "--contenders", "plain,self-draft", "--device", "cpu")
+    status, out, err = run("bench", "--spec-bench", str(questions), *small)
+    assert status == 0, err
+    section = out[out.index("Spec-Bench, ") :]
+    rows = {line[:32].strip(): line.split()[-1] for line in section.splitlines() if line.strip()}
+    assert rows["multi-turn conversation"] == rows["translation"] == "2/2"
+    assert rows["retrieval-augmented generation"] == "1/1"
+    assert rows["overall"] == "5/5"
+    assert "Vicuna-7B, SpecBound" in section
+    assert "2.15x" in section
+    assert "lost their beginning: 1" in section
+    for arguments, words in (
+        (("--kinds", "rag"), "leave --prompts and --kinds out"),
+        (("--contenders", "plain"), "leave both among the --contenders"),
+    ):
+        status, _, err = run("bench", "--spec-bench", str(questions), "--device", "cpu", *arguments)
+        assert status == 2
+        assert words in err
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder outside the checkout."""

@@ -40,6 +40,10 @@ def bench(
     prompts: Annotated[
         Path | None, typer.Option(help="Prompts of your own: .json, .jsonl, .jsonl.xz or .txt; default: shipped ones.")
     ] = None,
+    spec_bench: Annotated[
+        Path | None,
+        typer.Option(help="A file of Spec-Bench's form instead: a report by task, beside the paper's figures."),
+    ] = None,
     kinds: Annotated[str | None, typer.Option(help="Kinds of prompts, such as stories,python; default: all.")] = None,
     per_kind: Annotated[int, typer.Option(help="Prompts of each kind.")] = 4,
     new_tokens: Annotated[int, typer.Option("--new-tokens", "-n", help="Tokens that every call makes.")] = 128,
@@ -62,6 +66,8 @@ def bench(
         raise SettingsError(f"--output {output}: there is no folder {output.absolute().parent}")
     if threads is not None and threads < 1:
         raise SettingsError(f"--threads {threads}: use at least 1")
+    if spec_bench is not None and (prompts is not None or kinds is not None):
+        raise SettingsError("--spec-bench has prompts and tasks of its own: leave --prompts and --kinds out")
     import torch
     from rich.progress import Progress
 
@@ -69,7 +75,9 @@ def bench(
     from selfdraft_viz.lab.texts import choose_prompts, read_prompts, shipped_prompts
 
     chosen_kinds = None if kinds is None else [kind.strip() for kind in kinds.split(",")]
-    if prompts is None:
+    if spec_bench is not None:
+        chosen = []  # they are cut to the model's context, once it is there
+    elif prompts is None:
         chosen = shipped_prompts(chosen_kinds, per_kind)
     else:
         chosen = choose_prompts(read_prompts(prompts), chosen_kinds, per_kind)
@@ -99,6 +107,14 @@ def bench(
         max_width=max_width,
         exit_layers=exit_layers,
     )
+    cut = 0
+    if spec_bench is not None:
+        from selfdraft_viz.lab.spec_bench import read_spec_bench
+
+        tasks = read_spec_bench(spec_bench, loaded, new_tokens, per_kind)
+        chosen, cut = list(tasks.prompts), tasks.cut
+        if not {"plain", "self-draft"} <= set(options.contenders):
+            raise SettingsError("--spec-bench compares plain with self-draft: leave both among the --contenders")
     err = console(stderr=True)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("")
@@ -112,6 +128,8 @@ def bench(
             ),
         )
     show(console(), report)
+    if spec_bench is not None:
+        show_tasks(console(), report, cut)
     if output is not None:
         console().print(f"saved: {printable(str(report.save(output)))}", soft_wrap=True)
 
@@ -144,6 +162,43 @@ def show(out: Console, report: BenchReport) -> None:
     notes += [f"left out: {key}: {reason}" for key, reason in report.left_out.items()]
     for note in notes:
         out.print(printable(note), soft_wrap=True)
+
+
+def show_tasks(out: Console, report: BenchReport, cut: int) -> None:
+    """Per task and overall, as papers on speculative decoding print it, and the paper's own figures."""
+    from selfdraft_viz.lab.spec_bench import PAPER_NOTE, paper_rows, task_table
+
+    table = task_table(report)
+    out.print()
+    show_table(
+        out,
+        f"Spec-Bench, {printable(str(report.model['id']))}: measured here",
+        ["task", "prompts", "tokens\nper round", "accepted", "speedup", "quartiles", "equal"],
+        [_task_cells(row) for row in table.to_dict("records")],
+    )
+    show_table(out, "SpecBound, as printed there: overall, greedy", ["model, method", "speedup"], paper_rows())
+    notes = [
+        "speedup: seconds of ordinary decoding / seconds of self-draft decoding over all prompts of the task, the "
+        "median repeat; quartiles: of single prompts",
+        f"the first turn of each prompt, {report.options['new_tokens']} tokens of each; the paper's are whole answers "
+        f"of other models on other hardware; {PAPER_NOTE}",
+    ]
+    if cut:
+        notes.append(f"prompts that did not fit into the model's context and lost their beginning: {cut}")
+    for note in notes:
+        out.print(printable(note), soft_wrap=True)
+
+
+def _task_cells(row: Mapping[Any, Any]) -> list[str]:
+    return [
+        str(row["task"]),
+        f"{row['prompts']}",
+        "" if math.isnan(row["tokens_per_round"]) else f"{row['tokens_per_round']:.2f}",
+        "" if math.isnan(row["acceptance_rate"]) else f"{row['acceptance_rate']:.0%}",
+        f"{row['speedup']:.2f}x",
+        f"{row['low']:.2f} .. {row['high']:.2f}",
+        f"{row['equal']}/{row['runs']}",
+    ]
 
 
 def _cells(row: Mapping[Any, Any]) -> list[str]:

@@ -1,7 +1,8 @@
 """How the embedded model's settings are tuned, for its trained heads and for the logit lens. Run it to do it again:
 
-    python -m selfdraft_viz.lab.embedded_tuning tune CORPUS WORK            # searches, and measures what was found
-    python -m selfdraft_viz.lab.embedded_tuning check CORPUS WORK           # predictions against 24 settings measured
+    python -m selfdraft_viz.lab.embedded_tuning check CORPUS WORK     # prices; predictions against 24 measured settings
+    python -m selfdraft_viz.lab.embedded_tuning tune CORPUS WORK      # searches, judges on held-out texts
+    python -m selfdraft_viz.lab.embedded_tuning measure CORPUS WORK   # measures what was found
 
 CORPUS is as for `selfdraft_viz.lab.embedded`; the texts are of its valid files, half of them to search on.
 """
@@ -22,6 +23,7 @@ from selfdraft_viz.lab.paired import compare_predictions, error_distribution, me
 from selfdraft_viz.lab.record import DenseRecord
 from selfdraft_viz.lab.recording import record_continuations
 from selfdraft_viz.lab.search import ablations
+from selfdraft_viz.lab.tuning import Tuning, measure_tuning
 from selfdraft_viz.lab.tuning import tune as tune_settings
 from selfdraft_viz.model import Model, load
 
@@ -39,6 +41,10 @@ def loaded(heads: str) -> Model:
     return load(heads=HEADS[heads], exit_layers=LENS_EXITS if heads == "logit lens" else None)
 
 
+def named(work: Path, what: str, heads: str, suffix: str = "json") -> Path:
+    return work / f"{what}-{heads.replace(' ', '-')}.{suffix}"
+
+
 def recorded(model: Model, corpus: Path, texts: int) -> dict[str, DenseRecord]:
     """Records by kind of the model's own continuations of valid texts."""
     made = {}
@@ -50,25 +56,38 @@ def recorded(model: Model, corpus: Path, texts: int) -> dict[str, DenseRecord]:
 
 @app.command()
 def tune(
-    corpus: Path, work: Path, heads: Heads = "trained", texts: int = 24, trials: int = 200, threads: Threads = 1
+    corpus: Path, work: Path, heads: Heads = "trained", texts: int = 24, trials: int = 250, threads: Threads = 1
 ) -> None:
-    """Search each variant, judge it on held-out texts, measure it; writes WORK/tuning-HEADS.json."""
+    """Search each variant and judge it on held-out texts; writes WORK/tuning-HEADS.json. Prices are those that `check`
+    left in WORK, or measured."""
     torch.set_num_threads(threads)
     model = loaded(heads)
     work.mkdir(parents=True, exist_ok=True)
-    records = recorded(model, corpus, texts)
-    file = work / f"costs-{heads.replace(' ', '-')}.json"
+    file = named(work, "costs", heads)
     costs = Costs.load(file) if file.is_file() else measure_costs(model, new_tokens=24)
     costs.save(file)
-    found = tune_settings(
-        records, costs, ablations(model.exit_layers), model=model, trials=trials, texts=3, progress=typer.echo
-    )
-    found.save(work / f"tuning-{heads.replace(' ', '-')}.json")
+    records = recorded(model, corpus, texts)
+    found = tune_settings(records, costs, ablations(model.exit_layers), trials=trials, progress=typer.echo)
+    found.save(named(work, "tuning", heads))
     typer.echo(found.predicted.to_string())
-    typer.echo("" if found.measured is None else found.measured.to_string())
     for name, settings in found.settings.items():
         typer.echo(f"{name}: {settings}")
     typer.echo(found.verdict())
+
+
+@app.command()
+def measure(
+    corpus: Path, work: Path, heads: Heads = "trained", texts: int = 24, measured: int = 3, threads: Threads = 1
+) -> None:
+    """Measure what `tune` found (with the same --texts) on MEASURED held-out prompts of each kind, and add it to its
+    file."""
+    torch.set_num_threads(threads)
+    model = loaded(heads)
+    file = named(work, "tuning", heads)
+    found = measure_tuning(Tuning.load(file), model, recorded(model, corpus, texts), texts=measured)
+    found.save(file)
+    assert found.measured is not None
+    typer.echo(found.measured.to_string())
 
 
 @app.command()
@@ -82,10 +101,10 @@ def check(corpus: Path, work: Path, heads: Heads = "trained", texts: int = 1, th
     arrays |= dict.fromkeys(("top_logits", "true_gaps", "final_probabilities"))
     whole = dataclasses.replace(parts[0], kinds=(), **arrays)
     costs = measure_costs(model, new_tokens=24)
-    costs.save(work / f"costs-{heads.replace(' ', '-')}.json")
+    costs.save(named(work, "costs", heads))
     settings = varied_settings(model.exit_layers, 24)
-    table = compare_predictions(whole, costs, settings, measure_paired(model, whole, settings, repeats=3))
-    table.to_csv(work / f"check-{heads.replace(' ', '-')}.csv", index=False)
+    table = compare_predictions(whole, costs, settings, measure_paired(model, whole, settings, repeats=2))
+    table.to_csv(named(work, "check", heads, "csv"), index=False)
     typer.echo(table.round(3).to_string())
     typer.echo(f"{costs.name}; all equal to ordinary decoding: {bool(table['equal'].all())}")
     typer.echo(str({name: round(value, 4) for name, value in error_distribution(table["error"]).items()}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -143,22 +144,47 @@ def tune(
         found[name] = search(seen, costs, space, trials=trials, seed=seed)
     settings = {name: one.settings for name, one in found.items()}
     by_kind = [held_out({kind: record}, costs, settings).assign(kind=kind) for kind, record in unseen.items()]
-    measured = None
-    if model is not None:
-        parts, runs = [], []
-        for kind, record in unseen.items():
-            tell(f"measuring: {kind}")
-            some = record.take(range(min(texts, len(record.token_ids))))
-            made = measure_paired(model, some, settings, repeats=repeats)
-            runs.append(made.assign(text=kind + made["text"].astype(str)))
-            parts.append(measured_speedups(made).assign(kind=kind))
-        measured = pd.concat([measured_speedups(pd.concat(runs)).assign(kind="all"), *parts], ignore_index=True)
-    return Tuning(
+    found_all = Tuning(
         settings=settings,
         searched=pd.DataFrame([{"name": name, "predicted": one.predicted} for name, one in found.items()]),
         predicted=held_out(unseen, costs, settings),
         predicted_by_kind=pd.concat(by_kind, ignore_index=True),
-        measured=measured,
+        measured=None,
         reference=next(iter(spaces)),
         hardware=dict(costs.hardware),
     )
+    if model is None:
+        return found_all
+    tell("measuring")
+    return measure_tuning(found_all, model, records, texts=texts, repeats=repeats)
+
+
+def measure_tuning(
+    tuning: Tuning, model: Model, records: Mapping[str, DenseRecord], *, texts: int = 4, repeats: int = 2
+) -> Tuning:
+    """`tuning` with its settings measured for real on prompts that were not searched on; arguments as for `tune`, with
+    the same records."""
+    _, unseen = halves(records)
+    parts, runs = [], []
+    for kind, record in unseen.items():
+        some = record.take(range(min(texts, len(record.token_ids))))
+        made = measure_paired(model, some, tuning.settings, repeats=repeats)
+        runs.append(made.assign(text=kind + made["text"].astype(str)))
+        parts.append(measured_speedups(made).assign(kind=kind))
+    measured = pd.concat([measured_speedups(pd.concat(runs)).assign(kind="all"), *parts], ignore_index=True)
+    return dataclasses.replace(tuning, measured=measured)
+
+
+def shipped_tuning(heads: str = "trained") -> Tuning:
+    """The tuning of the embedded model that comes with the package, made by `selfdraft_viz.lab.embedded_tuning`.
+
+    Args:
+        heads: "trained" or "logit lens".
+
+    Raises:
+        LoadError: there is none of that name.
+    """
+    from importlib.resources import files
+
+    folder = Path(str(files("selfdraft_viz"))) / "assets" / "tuning"
+    return Tuning.load(folder / f"tuning-{heads.replace(' ', '-')}.json")

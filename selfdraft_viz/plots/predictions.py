@@ -110,6 +110,7 @@ def _dots(
         mode="markers",
         marker={"color": colour, "size": 9, "symbol": symbol},
         customdata=np.stack([low, high], axis=-1),
-        hovertemplate=f"%{{text}}<br>{name} %{{x:.2f}}x (%{{customdata[0]:.2f}} .. %{{customdata[1]:.2f}})<extra></extra>",
+        hovertemplate=f"%{{text}}<br>{name} %{{x:.2f}}x "
+        "(%{customdata[0]:.2f} .. %{customdata[1]:.2f})<extra></extra>",
         name=name,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,9 @@ from selfdraft_viz.events import Event
 from selfdraft_viz.heads import HEADS_FILE, ExitHeads, default_exit_layers
 from selfdraft_viz.layered import LayeredModel, family_of
 from selfdraft_viz.layered.kernels import pack_linears
-from selfdraft_viz.settings import Sampling, Settings
+from selfdraft_viz.progress import Progress, fetch, reporting
+from selfdraft_viz.schedules import LinearAnnealing, NoAnnealing
+from selfdraft_viz.settings import NEVER, Sampling, Settings
 from selfdraft_viz.trace import Trace, TraceRecorder, environment
 
 if TYPE_CHECKING:
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
 
 EMBEDDED = "tales-14m"
 PRESET_FILE = "preset.json"
+PRESETS_FOLDER = "presets"
+GENERAL_PRESETS = {
+    "as the paper: linear": Settings(LinearAnnealing(1.0), threshold=0.6, max_width=6),
+    "no annealing": Settings(NoAnnealing(), threshold=0.6, max_width=6),
+    "careful": Settings(LinearAnnealing(1.0), threshold=0.9, max_width=4),
+    "daring": Settings(NoAnnealing(), threshold=0.25, max_width=16),
+    "a sure loss: checks, but never exits": Settings(threshold=NEVER, max_width=None),
+}
+"""For any model. The last drafts nothing and pays for every exit check: slower by construction."""
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _DETAILS = ("tokens", "checks", "full")
 
@@ -37,6 +48,7 @@ def load(
     heads: str | Path | ExitHeads | None = None,
     revision: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    progress: Progress | None = None,
 ) -> Model:
     """Load a causal LM and its exit heads.
 
@@ -50,6 +62,7 @@ def load(
             beside the model, the logit lens where there are none.
         revision: of the hub repository.
         tokenizer: for a `PreTrainedModel`; None = token ids in, ids out.
+        progress: called with (what, how far, of how much or None) while files are fetched and weights are read.
 
     Raises:
         LoadError: the model or the heads cannot be read.
@@ -58,7 +71,7 @@ def load(
         SettingsError: device, dtype or exit layers are out of range.
     """
     with_name = EMBEDDED if name is None else name
-    target, preset = _device(device), None
+    target, preset, presets = _device(device), None, dict[str, Settings]()
     if not isinstance(with_name, (str, Path)):
         base, identity = with_name, with_name.config.name_or_path or type(with_name).__name__
         folder = None
@@ -68,15 +81,16 @@ def load(
         if source.startswith("~"):
             source = str(Path(source).expanduser())
         folder = Path(source) if Path(source).is_dir() else None
-        base = _load_base(source, target, _dtype(dtype, target), revision)
+        base = _load_base(source, target, _dtype(dtype, target), revision, progress)
         tokenizer = tokenizer or _load_tokenizer(source, revision)
         pack_linears(base)
         if folder is not None and (folder / PRESET_FILE).is_file():
             preset = Settings.load(folder / PRESET_FILE)
+        presets = _saved_presets(folder)
     base.eval()
     layered = LayeredModel(base)
     chosen = _load_heads(heads, folder, layered, exit_layers, identity)
-    return Model(layered, tokenizer, chosen.to(layered.device, layered.dtype), identity, revision, preset)
+    return Model(layered, tokenizer, chosen.to(layered.device, layered.dtype), identity, revision, preset, presets)
 
 
 def embedded_folder() -> Path:
@@ -92,6 +106,7 @@ class Model:
         tokenizer: or None: token ids in, ids out.
         heads: its `ExitHeads`.
         preset: the `Settings` used where none are given.
+        presets: settings by name: those that came with the model, and a few for any model.
         name: hub id, folder, or the embedded model's name.
     """
 
@@ -103,6 +118,7 @@ class Model:
         name: str,
         revision: str | None = None,
         preset: Settings | None = None,
+        presets: Mapping[str, Settings] | None = None,
     ) -> None:
         self.layered = layered
         self.tokenizer = tokenizer
@@ -110,6 +126,7 @@ class Model:
         self.name = name
         self.revision = revision
         self.preset = _fitting_preset(preset, heads, layered.num_layers)
+        self._saved_presets = dict(presets or {})
 
     @property
     def base(self) -> PreTrainedModel:
@@ -122,6 +139,12 @@ class Model:
     @property
     def num_layers(self) -> int:
         return self.layered.num_layers
+
+    @property
+    def presets(self) -> dict[str, Settings]:
+        """Settings by name that fit this model."""
+        named = {"shipped with the model": self.preset, **self._saved_presets, **GENERAL_PRESETS}
+        return {name: settings for name, settings in named.items() if self._fits(settings)}
 
     @property
     def device(self) -> torch.device:
@@ -140,7 +163,7 @@ class Model:
         """The same base with other exit heads: an `ExitHeads`, a file, a folder, or "logit lens" (same layers)."""
         chosen = _load_heads(heads, None, self.layered, self.exit_layers if heads == "logit lens" else None, self.name)
         chosen = chosen.to(self.device, self.dtype)
-        return Model(self.layered, self.tokenizer, chosen, self.name, self.revision, self.preset)
+        return Model(self.layered, self.tokenizer, chosen, self.name, self.revision, self.preset, self._saved_presets)
 
     def stream(
         self,
@@ -267,6 +290,30 @@ class Model:
         if outside:
             raise PromptError(f"token id {outside[0]} is outside the vocabulary: use ids in 0..{vocab_size - 1}")
         return token_ids
+
+    @property
+    def has_chat_template(self) -> bool:
+        return getattr(self.tokenizer, "chat_template", None) is not None
+
+    def chat(self, message: str) -> tuple[int, ...]:
+        """Token ids of a prompt in which a user says `message`, wrapped in the tokenizer's chat template.
+
+        Raises:
+            PromptError: the message is empty, or the tokenizer has no such template.
+        """
+        if self.tokenizer is None or not self.has_chat_template:
+            raise PromptError(f"{self.name} has no chat template: give the prompt as it is")
+        self.encode(message)
+        turns = [{"role": "user", "content": message}]
+        text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return self.encode(list(self.tokenizer(str(text), add_special_tokens=False)["input_ids"]))
+
+    def _fits(self, settings: Settings) -> bool:
+        try:
+            settings.plan(self.exit_layers, self.num_layers)
+        except SettingsError:
+            return False
+        return True
 
     @property
     def end_of_sequence_ids(self) -> frozenset[int]:
@@ -399,7 +446,9 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
     return getattr(torch, name)
 
 
-def _load_base(source: str, device: torch.device, dtype: torch.dtype, revision: str | None) -> PreTrainedModel:
+def _load_base(
+    source: str, device: torch.device, dtype: torch.dtype, revision: str | None, progress: Progress | None
+) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
     if (source.startswith((".", "/", "~")) or Path(source).exists()) and not (Path(source) / "config.json").is_file():
@@ -413,15 +462,18 @@ def _load_base(source: str, device: torch.device, dtype: torch.dtype, revision: 
     except Exception as error:  # whatever a damaged configuration makes of itself
         raise LoadError(f"the model {source!r} cannot be read: {_first_line(error)}") from error
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=revision,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        if progress is not None and not Path(source).exists():
+            fetch(source, revision, progress)
+        with reporting(progress):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source,
+                revision=revision,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except Exception as error:  # safetensors, torch and the hub each raise their own
         raise LoadError(
             f"the weights of {source!r} cannot be read (missing, damaged, or not safetensors): {_first_line(error)}"
@@ -488,6 +540,12 @@ def _fitting_preset(preset: Settings | None, heads: ExitHeads, num_layers: int) 
         except SettingsError:  # made for other exit layers
             pass
     return Settings()
+
+
+def _saved_presets(folder: Path | None) -> dict[str, Settings]:
+    """What lies beside a model: `presets/NAME.json`."""
+    files = sorted((folder / PRESETS_FOLDER).glob("*.json")) if folder else []
+    return {file.stem.replace("_", " "): Settings.load(file) for file in files}
 
 
 def _torch_environment(device: torch.device) -> dict[str, Any]:

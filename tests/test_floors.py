@@ -17,7 +17,7 @@ import selfdraft_viz as sv
 
 PACKAGE = Path(sv.__file__).parent
 FLOORS = [
-    {"events", "settings", "schedules", "policies", "text", "errors"},
+    {"events", "settings", "schedules", "policies", "text", "errors", "glossary", "progress"},
     {"layered"},
     {"heads", "noise"},
     {"decoding"},

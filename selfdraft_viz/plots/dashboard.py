@@ -1,19 +1,22 @@
-"""Four views over one axis of positions: exit depth, confidence, rounds, speed.
+"""Five views over one axis of positions: exit depth, confidence, rounds, acceptance rate, speed.
 
 The traces are always the same, in the same order, so that a live figure can be fed by `dashboard_data` alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from selfdraft_viz.plots.acceptance import acceptance_axis, acceptance_data, acceptance_traces
 from selfdraft_viz.plots.colours import INK
 from selfdraft_viz.plots.confidence import confidence_axis, confidence_data, confidence_traces
 from selfdraft_viz.plots.depth import depth_axis, depth_data, depth_traces
+from selfdraft_viz.plots.pinned import PinnedCurves, fastest_of, pinned_data, pinned_traces
 from selfdraft_viz.plots.rounds import rounds_axis, rounds_data, rounds_traces
 from selfdraft_viz.plots.speed import speed_axis, speed_data, speed_traces, tokens_per_second
 from selfdraft_viz.plots.style import NOTHING, axis, plain_layout
@@ -22,28 +25,30 @@ from selfdraft_viz.plots.tables import Table, numbers
 if TYPE_CHECKING:
     from selfdraft_viz.trace import Trace
 
-HEIGHT = 640
-_ROW_HEIGHTS = [0.30, 0.25, 0.23, 0.22]
+HEIGHT = 800
+_ROW_HEIGHTS = [0.25, 0.21, 0.19, 0.15, 0.20]
 _TITLES = (
     "<b>Exit depth</b>  low bars: cheap tokens",
     "<b>Confidence at the exit</b>  exit at or above the threshold",
     "<b>Drafts per round</b>  up: accepted, down: thrown away",
+    "<b>Acceptance rate</b>  over all drafts so far",
     "<b>Speed</b>  decoding time only",
 )
 
 
-def dashboard(trace: Trace, plain: Trace | None = None) -> go.Figure:
-    """A trace in four views; `plain` is ordinary decoding of the same prompt, for the speed.
+def dashboard(trace: Trace, plain: Trace | None = None, pinned: Sequence[PinnedCurves] = ()) -> go.Figure:
+    """A trace in five views; `plain` is ordinary decoding of the same prompt, for the speed; `pinned` runs stay below.
 
     Works on a decode that was stopped, and on one that still runs.
     """
     first_position = len(trace.prompt_ids)
     widest = int(numbers(trace.rounds, "drafted").max(initial=1))
-    fastest = float(np.nanmax(tokens_per_second(trace.tokens)[1], initial=1.0))
+    fastest = max(float(np.nanmax(tokens_per_second(trace.tokens)[1], initial=1.0)), fastest_of(pinned))
     figure = blank_dashboard(trace.num_layers, first_position, len(trace.token_ids), widest, fastest)
     data = dashboard_data(
         trace.tokens, trace.drafts, trace.rounds, trace.exit_checks, trace.num_layers, plain.tokens if plain else None
     )
+    data += pinned_data(pinned, first_position)
     for shown, properties in zip(figure.data, data, strict=True):
         shown.update({name.replace(".", "_"): value for name, value in properties.items()})
     return figure
@@ -52,7 +57,7 @@ def dashboard(trace: Trace, plain: Trace | None = None) -> go.Figure:
 def blank_dashboard(
     num_layers: int, first_position: int, new_tokens: int, widest: int = 6, fastest: float = 50.0
 ) -> go.Figure:
-    """The four views before anything is decoded.
+    """The five views before anything is decoded.
 
     Args:
         num_layers: L.
@@ -61,11 +66,19 @@ def blank_dashboard(
         widest: the most drafts in a round.
         fastest: tokens per second that must fit.
     """
-    figure = make_subplots(rows=4, cols=1, shared_xaxes=True, row_heights=_ROW_HEIGHTS, vertical_spacing=0.095)
-    groups = [depth_traces(num_layers), confidence_traces(num_layers), rounds_traces(), speed_traces()]
+    figure = make_subplots(rows=5, cols=1, shared_xaxes=True, row_heights=_ROW_HEIGHTS, vertical_spacing=0.075)
+    groups = [
+        depth_traces(num_layers),
+        confidence_traces(num_layers),
+        rounds_traces(),
+        acceptance_traces(),
+        speed_traces(),
+    ]
     for row, traces in enumerate(groups, start=1):
         for trace in traces:
             figure.add_trace(trace, row=row, col=1)
+    for line, row in pinned_traces():
+        figure.add_trace(line, row=row, col=1)
     figure.update_layout(
         plain_layout(height=HEIGHT, barmode="relative", bargap=0, margin={"t": 32, "b": 44, "l": 58, "r": 10})
     )
@@ -74,11 +87,13 @@ def blank_dashboard(
         xaxis=hidden,
         xaxis2=hidden,
         xaxis3=hidden,
-        xaxis4=axis("position (tokens)"),
+        xaxis4=hidden,
+        xaxis5=axis("position (tokens)"),
         yaxis=depth_axis(num_layers),
         yaxis2=confidence_axis(),
         yaxis3=rounds_axis(widest),
-        yaxis4=speed_axis(fastest),
+        yaxis4=acceptance_axis(),
+        yaxis5=speed_axis(fastest),
         shapes=[_line_at(num_layers)],
     )
     figure.plotly_relayout(dashboard_ranges(num_layers, first_position, new_tokens, widest, fastest))
@@ -103,9 +118,9 @@ def dashboard_ranges(
     span = [first_position - 1, first_position + max(new_tokens, 8)]
     rounds = rounds_axis(widest)
     return {
-        **{f"{name}.range": span for name in ("xaxis", "xaxis2", "xaxis3", "xaxis4")},
+        **{f"{name}.range": span for name in ("xaxis", "xaxis2", "xaxis3", "xaxis4", "xaxis5")},
         **{f"yaxis3.{name}": rounds[name] for name in ("range", "tickvals", "ticktext")},
-        "yaxis4.range": speed_axis(fastest)["range"],
+        "yaxis5.range": speed_axis(fastest)["range"],
     }
 
 
@@ -123,7 +138,8 @@ def dashboard_data(
     num_layers: int,
     plain_tokens: Table | None = None,
 ) -> list[dict[str, Any]]:
-    """Properties of every trace of the dashboard, in order: `{"x": ..., "y": ..., "marker.color": ...}`.
+    """Properties of the dashboard's traces, in order: `{"x": ..., "y": ..., "marker.color": ...}`. Those of pinned runs
+    come after them; see `pinned_data`.
 
     Tables have the columns of a trace's tables; sequences in a mapping will do.
     """
@@ -131,6 +147,7 @@ def dashboard_data(
         *depth_data(tokens, num_layers),
         *confidence_data(drafts, checks),
         *rounds_data(rounds),
+        *acceptance_data(rounds),
         *speed_data(tokens, plain_tokens),
     ]
     return [properties if len(properties["x"]) else {**properties, **NOTHING} for properties in data]

@@ -13,6 +13,8 @@ from selfdraft_viz.plots.tables import Table, numbers, words
 
 MARKED_KINDS = ("first", "correction", "bonus")
 """Kinds that get a mark of their own over the bar."""
+MEAN_WINDOW = 16
+"""Tokens over which the running mean of depths is taken."""
 
 
 def depth_traces(num_layers: int) -> list[go.Bar | go.Scatter]:
@@ -34,7 +36,14 @@ def depth_traces(num_layers: int) -> list[go.Bar | go.Scatter]:
         )
         for kind in MARKED_KINDS
     ]
-    return [bars, *marks]
+    mean = go.Scatter(
+        name=f"mean of {MEAN_WINDOW}",
+        mode="lines",
+        line={"color": INK, "width": 2.5},
+        hovertemplate=f"mean of the last {MEAN_WINDOW} tokens: %{{y:.1f}} layers<extra></extra>",
+        legend="legend",
+    )
+    return [bars, *marks, mean]
 
 
 def depth_data(tokens: Table, num_layers: int) -> list[dict[str, Any]]:
@@ -46,7 +55,18 @@ def depth_data(tokens: Table, num_layers: int) -> list[dict[str, Any]]:
     for marked in MARKED_KINDS:
         at = position[kind == marked]
         data.append({"x": at, "y": np.full(len(at), num_layers * 1.08, dtype="float32")})
-    return data
+    at, mean = mean_depth(tokens)
+    return [*data, {"x": at, "y": mean}]
+
+
+def mean_depth(tokens: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of new tokens, and the mean exit depth of each with the `MEAN_WINDOW` - 1 before it: each (tokens,)."""
+    new = words(tokens, "kind") != "prompt"
+    position, depth = numbers(tokens, "position")[new], numbers(tokens, "exit_depth")[new]
+    count = np.arange(len(depth)) + 1
+    since = np.maximum(count - MEAN_WINDOW, 0)
+    total = np.concatenate([[0.0], depth.cumsum()])
+    return position.astype("int32"), ((total[count] - total[since]) / (count - since)).astype("float32")
 
 
 def depth_axis(num_layers: int) -> dict[str, Any]:

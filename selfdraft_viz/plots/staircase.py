@@ -233,6 +233,93 @@ def staircase(trace: Trace, round: int | None = None) -> go.Figure:
     return figure
 
 
+def staircase_player(trace: Trace, most_rounds: int = 200) -> go.Figure:
+    """The staircase with a slider over the rounds, two steps each: drafted, and verified. Needs no kernel.
+
+    Args:
+        trace: of self-draft decoding, with its layer passes.
+        most_rounds: of a longer decode only these first rounds are shown, and the title says so.
+    """
+    grid = StaircaseGrid(trace.num_layers, len(trace.tokens) + len(trace.drafts) + 1)
+    figure = blank_staircase(trace.num_layers)
+    texts = dict(zip(trace.tokens["position"], trace.tokens["text"], strict=True))
+    frames: list[go.Frame] = []
+    start = 0
+
+    def add(name: str, newest: int) -> None:
+        nonlocal start
+        start = staircase_window(newest, len(grid.cells), start)
+        shown = [texts.get(place, "") for place in range(start, min(start + WINDOW, newest + 1))]
+        data = staircase_data(grid, start, start + WINDOW)
+        frames.append(
+            go.Frame(
+                name=name,
+                data=[go.Heatmap(data[0]), *(go.Scatter(properties) for properties in data[1:])],
+                traces=list(range(len(data))),
+                layout=_nested(staircase_layout(shown, start)),
+            )
+        )
+
+    rounds = 0
+    for event in events_of(trace):
+        grid.apply(event)
+        if isinstance(event, ev.DraftingStopped):
+            add(f"round {event.round}: {len(event.draft_ids)} drafted", grid.newest + 1)
+        elif isinstance(event, ev.Verified):
+            last = event.first_position + event.accepted + (event.correction is not None or event.bonus is not None) - 1
+            add(f"round {event.round}: {event.accepted} accepted", last)
+            rounds += 1
+            if rounds == most_rounds:
+                break
+    figure.frames = frames
+    if frames:
+        for shown, properties in zip(figure.data, frames[-1].data, strict=False):
+            shown.update(properties.to_plotly_json())
+        figure.update_layout(frames[-1].layout)
+    still = {"frame": {"duration": 0, "redraw": True}, "mode": "immediate", "transition": {"duration": 0}}
+    figure.update_layout(
+        height=HEIGHT + 90,
+        margin_b=170,
+        sliders=[
+            {
+                "active": len(frames) - 1,
+                "y": -0.28,
+                "x": 0.1,
+                "len": 0.9,
+                "currentvalue": {"prefix": "", "xanchor": "left", "font": {"size": 15, "color": "#333333"}},
+                "steps": [
+                    {"label": frame.name, "method": "animate", "args": [[frame.name], still]} for frame in frames
+                ],
+                "ticklen": 0,
+                "minorticklen": 0,
+                "font": {"color": "rgba(0,0,0,0)"},
+            }
+        ],
+        updatemenus=[
+            {
+                "type": "buttons", "direction": "left", "x": 0.0, "y": -0.36, "xanchor": "left", "showactive": False,
+                "buttons": [
+                    {"label": "▶", "method": "animate",
+                     "args": [None, {**still, "frame": {"duration": 600, "redraw": True}, "fromcurrent": False}]},
+                    {"label": "■", "method": "animate", "args": [[None], still]},
+                ],
+            }
+        ],
+    )  # fmt: skip
+    if rounds == most_rounds < len(trace.rounds):
+        figure.layout.annotations[0].text += f" (the first {most_rounds} of {len(trace.rounds)} rounds)"
+    return figure
+
+
+def _nested(paths: dict[str, Any]) -> dict[str, Any]:
+    """`{"xaxis.range": ...}` as `{"xaxis": {"range": ...}}`."""
+    nested: dict[str, Any] = {}
+    for path, value in paths.items():
+        part, name = path.split(".")
+        nested.setdefault(part, {})[name] = value
+    return nested
+
+
 def _layer_ticks(num_layers: int) -> list[int]:
     step = max(1, round(num_layers / 8))
     return [*range(step, num_layers - step // 2, step), num_layers]

@@ -6,16 +6,22 @@ import html
 import threading
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipywidgets as ipw
 
-from selfdraft_viz.errors import SelfDraftError
+from selfdraft_viz.errors import PromptError, SelfDraftError
 from selfdraft_viz.settings import Sampling, Settings
+from selfdraft_viz.widgets.code_line import CodeLine, assignment, settings_change
+from selfdraft_viz.widgets.files import FileControls
 from selfdraft_viz.widgets.kernel import LoopProbe, this_cell
+from selfdraft_viz.widgets.look import Look
+from selfdraft_viz.widgets.model_controls import ModelControls
+from selfdraft_viz.widgets.pins import COLUMNS, described
 from selfdraft_viz.widgets.prompt_controls import PromptControls
 from selfdraft_viz.widgets.pulse import Pulse
-from selfdraft_viz.widgets.session import Session
+from selfdraft_viz.widgets.session import Decode, Recorded, Session
 from selfdraft_viz.widgets.settings_controls import SettingsControls
 from selfdraft_viz.widgets.transport import Transport
 from selfdraft_viz.widgets.views import Views
@@ -61,19 +67,17 @@ class Explorer(ipw.VBox):
     ) -> None:
         self._lock = threading.RLock()  # of what callers and controls do; never taken by a run
         self._session: Session | None = None
-        self._model = model
+        self._decode: Decode | None = None
         self._cell = this_cell()
-        self._views = Views(model.exit_layers, model.num_layers, self._show_error)
-        self._controls = SettingsControls(
-            model.exit_layers, model.num_layers, settings or model.preset, self._settings_moved, self._refuse
-        )
-        self._prompt = PromptControls(prompt, max_new_tokens, sampling, model.tokenizer is not None)
-        self._prompt.check.value = check
-        self._transport = Transport(self.run, self.pause, self.step, self.stop, self._pace_moved, self._show_error)
+        self._code = CodeLine()
         self._pulse = Pulse(LoopProbe())
+        self._transport = Transport(self.run, self.pause, self.step, self.stop, self._pace_moved, self._show_error)
+        self._transport.told = self._tell
+        self._loader = ModelControls(self._loaded, self._show_error)
+        self._files = FileControls(self, self._tell, self._show_error)
+        self._install(model, settings or model.preset, prompt, max_new_tokens, sampling, check)
         super().__init__(self._laid_out())
         self.add_class("sv-explorer")
-        self._views.show_settings(self.settings)
         _stop_older_of(self._cell)
         _EXPLORERS.add(self)
 
@@ -151,11 +155,97 @@ class Explorer(ipw.VBox):
         self._views.select(position)
         return self
 
+    def look(self, position: int) -> list[Look]:
+        """What every exit, and the last layer, say about the token at `position`: computed now, not while decoding."""
+        return self._views.show_looks(position)
+
+    def pin(self, name: str | None = None) -> Explorer:
+        """Keep the run as it is at the moment, to compare: a row under the live one, and thin lines in its plots.
+
+        Args:
+            name: None = a number.
+
+        Raises:
+            ValueError: nothing has been decoded yet.
+        """
+        self._views.pin(name)
+        return self
+
+    def unpin(self, name: str | None = None) -> Explorer:
+        """Let go of a pinned run; None = of all.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        self._views.unpin(name)
+        return self
+
+    def open_trace(self, trace: Trace | str | Path) -> Explorer:
+        """Show a saved trace in place of a run. A run that is under way is stopped.
+
+        Raises:
+            LoadError: the file cannot be read.
+            ValueError: it is a trace of ordinary decoding.
+        """
+        from selfdraft_viz.trace import Trace as Saved
+
+        decode = Recorded(trace if isinstance(trace, Saved) else Saved.load(trace))
+        with self._lock:
+            self.stop()
+            self._session, self._decode = None, decode
+            self._views.start(decode, decode.settings)
+            self._views.frame(decode, True)
+            self._show_state()
+        return self
+
+    def page(self) -> str:
+        """The views as one HTML document, which opens without Python and without a network.
+
+        Raises:
+            ValueError: nothing has been decoded yet.
+        """
+        from selfdraft_viz.plots.page import page
+
+        trace, decode = self.trace, self._decode
+        if trace is None or decode is None:
+            raise ValueError("there is nothing to save yet: run a decode first")
+        pins = self._views.pins
+        rows = [COLUMNS, described("this run", decode, decode.settings), *pins.table.rows] if len(pins) else []
+        return page(trace, decode.plain_trace, pins.curves, rows, self.selected)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the trace (`.parquet`) or the views (`.html`).
+
+        Raises:
+            ValueError: nothing has been decoded yet, or the name ends otherwise.
+        """
+        path = Path(path)
+        if path.suffix == ".html":
+            path.write_text(self.page(), encoding="utf-8")
+            return path
+        if path.suffix != ".parquet":
+            raise ValueError(f"{path.name!r}: use a name that ends in .parquet (the trace) or .html (the views)")
+        if self.trace is None:
+            raise ValueError("there is nothing to save yet: run a decode first")
+        return self.trace.save(path)
+
     # What a user reads and sets.
 
     @property
     def model(self) -> Model:
+        """What decodes. Setting it stops a run, and starts afresh with that model's preset."""
         return self._model
+
+    @model.setter
+    def model(self, model: Model) -> None:
+        with self._lock:
+            self.stop()
+            self._session = self._decode = None
+            same_kind = (model.tokenizer is None) == (self._model.tokenizer is None)
+            prompt = self._prompt.text.value if same_kind and model.tokenizer is not None else None
+            self._install(model, model.preset, prompt, self.max_new_tokens, self.sampling, self.check)
+            self.children = self._laid_out()
+            self._show_state()
 
     @property
     def settings(self) -> Settings:
@@ -197,6 +287,17 @@ class Explorer(ipw.VBox):
         self._prompt.set_sampling(sampling)
 
     @property
+    def chat(self) -> bool:
+        """Whether the prompt is wrapped in the tokenizer's chat template."""
+        return self._prompt.chat.value
+
+    @chat.setter
+    def chat(self, chat: bool) -> None:
+        if chat and not self._model.has_chat_template:
+            raise PromptError(f"{self._model.name} has no chat template: leave chat at False")
+        self._prompt.chat.value = chat
+
+    @property
     def check(self) -> bool:
         """Whether ordinary decoding is run after each decode, to compare."""
         return self._prompt.check.value
@@ -226,8 +327,8 @@ class Explorer(ipw.VBox):
 
     @property
     def trace(self) -> Trace | None:
-        """The trace of the run so far; None before the first."""
-        return self._session.trace if self._session else None
+        """The trace of the run so far, or the one that was opened; None before the first."""
+        return self._decode.trace if self._decode else None
 
     @property
     def comparison(self) -> Comparison | None:
@@ -237,12 +338,12 @@ class Explorer(ipw.VBox):
     @property
     def equal(self) -> bool | None:
         """Whether the tokens are those of ordinary decoding, as checked; None where that is not known (yet)."""
-        return self._session.equal if self._session else None
+        return self._decode.equal if self._decode else None
 
     @property
     def speedup(self) -> float | None:
         """Ordinary seconds per token / self-draft seconds per token, measured on this prompt; None before that."""
-        return self._session.speedup if self._session else None
+        return self._decode.speedup if self._decode else None
 
     def close(self) -> None:
         """Stop the run and take the widget out of every view."""
@@ -252,13 +353,37 @@ class Explorer(ipw.VBox):
 
     # Behind it.
 
+    def _install(
+        self,
+        model: Model,
+        settings: Settings,
+        prompt: str | Sequence[int] | None,
+        max_new_tokens: int,
+        sampling: Sampling | None,
+        check: bool,
+    ) -> None:
+        """Controls and views for a model."""
+        self._model = model
+        self._views = Views(model.exit_layers, model.num_layers, self._show_error, self._tell)
+        self._controls = SettingsControls(
+            model.exit_layers, model.num_layers, settings, self._settings_moved, self._refuse, model.presets
+        )
+        self._known = settings
+        self._prompt = PromptControls(
+            prompt, max_new_tokens, sampling, model.tokenizer is not None, model.has_chat_template, self._prompt_moved
+        )
+        self._prompt.check.value = check
+        self._views.show_settings(settings, model.exit_layers, model.num_layers)
+
     def _start(self, paused: bool) -> None:
         if self._session:
             self._session.run.stop()
         try:
+            prompt = self.prompt
+            shown = prompt if isinstance(prompt, str) else None
             session = Session(
                 self._model,
-                self.prompt,
+                self._model.chat(prompt) if self.chat and isinstance(prompt, str) else prompt,
                 lambda: self._controls.settings,
                 self.max_new_tokens,
                 self.sampling,
@@ -270,8 +395,10 @@ class Explorer(ipw.VBox):
         except SelfDraftError as error:
             self._refuse(str(error))
             raise
+        if shown is not None and not self.chat:
+            session.prompt = shown
         session.run.seconds_per_step = self.seconds_per_step
-        self._session = session
+        self._session = self._decode = session
         self._views.start(session, self.settings)
         self._show_state()
         session.run.start()
@@ -292,24 +419,42 @@ class Explorer(ipw.VBox):
 
     def _settings_moved(self) -> None:
         self._views.readout.error = ""
-        self._views.show_settings(self.settings)
+        self._views.show_settings(self.settings, self._model.exit_layers, self._model.num_layers)
+        if self.settings != self._known:
+            self._tell(settings_change(self._known, self.settings))
+            self._known = self.settings
+
+    def _prompt_moved(self, name: str, value: object) -> None:
+        self._tell(assignment(name, value))
 
     def _pace_moved(self, seconds: float) -> None:
         if self._session:
             self._session.run.seconds_per_step = seconds
 
+    def _loaded(self, model: Model, code: str) -> None:
+        """Called in the loading thread."""
+        self.model = model
+        self._tell(code)
+
+    def _tell(self, code: str) -> None:
+        self._code.code = code
+
     def _refuse(self, message: str) -> None:
         self._views.readout.error = message
 
     def _show_error(self, error: BaseException) -> None:
-        self._refuse(str(error) if isinstance(error, SelfDraftError) else f"{type(error).__name__}: {error}")
+        known = isinstance(error, (SelfDraftError, ValueError))
+        self._refuse(str(error) if known else f"{type(error).__name__}: {error}")
 
     def _laid_out(self) -> list[ipw.Widget]:
         facts = ipw.HTML(f'<div class="sv-facts"><b>Self-draft decoding</b>{html.escape(self._facts())}</div>')
+        model = ipw.Accordion([self._loader.box], titles=["Model"], selected_index=None)
+        model.add_class("sv-fold")
         side = ipw.VBox(
             [
                 _heading("Exits"),
                 self._controls.box,
+                self._files.settings_box,
                 _heading("Sampling"),
                 self._prompt.sampling_box,
                 self._views.side,
@@ -318,7 +463,9 @@ class Explorer(ipw.VBox):
         side.add_class("sv-side")
         main = ipw.Box([side, self._views.main])
         main.add_class("sv-main")
-        return [facts, self._prompt.prompt_box, self._transport.box, main, self._pulse]
+        return [
+            facts, model, self._prompt.prompt_box, self._transport.box, self._code, main, self._files.box, self._pulse,
+        ]  # fmt: skip
 
     def _facts(self) -> str:
         model = self._model

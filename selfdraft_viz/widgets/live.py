@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selfdraft_viz import events as ev
+from selfdraft_viz.settings import Settings
 from selfdraft_viz.text import Pieces
 
 _CONTEXT = 8  # tokens before a piece that its text can depend on
@@ -48,6 +49,8 @@ class LiveTables:
         pending: drafts of the running round, oldest first.
         thrown_away: drafts that the last verdict rejected or dropped.
         layer_passes, drafted, accepted, committed: sums over whole rounds.
+        settings: last in force.
+        settings_changes: how often other settings came into force while it ran.
     """
 
     pieces: Pieces
@@ -99,6 +102,8 @@ class LiveTables:
     drafted: int = 0
     accepted: int = 0
     draft_depths: int = 0
+    settings: Settings | None = None
+    settings_changes: int = 0
     events_read: int = 0
     _texts: dict[tuple[int, int], str] = field(default_factory=dict)
 
@@ -125,6 +130,8 @@ class LiveTables:
                 self.refusal = event.message
             case ev.SettingsChanged():
                 self.refusal = None
+                self.settings = event.settings
+                self.settings_changes += event.version > 0
             case ev.DecodeFinished():
                 self.finish_reason = event.reason
 

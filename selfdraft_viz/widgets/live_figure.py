@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from selfdraft_viz.plots.dashboard import blank_dashboard, dashboard_data, dashboard_ranges
+from selfdraft_viz.plots.pinned import PinnedCurves, fastest_of, pinned_data, pinned_traces
 from selfdraft_viz.plots.speed import speed_data
 from selfdraft_viz.plots.style import NOTHING
 from selfdraft_viz.widgets.live import LiveTables
 from selfdraft_viz.widgets.plot_view import PlotView
 
 _SPEED_TRACES = 3
+_PINNED_TRACES = len(pinned_traces())
 _WARM_UP = 4  # tokens whose speed says nothing yet
 _HEADROOM = 1.25  # of the axis of speed over the fastest seen
 
@@ -27,20 +29,39 @@ class LiveDashboard(PlotView):
     def __init__(self, num_layers: int, clicked: Callable[[int], None] | None = None) -> None:
         self._num_layers = num_layers
         self._first_position, self._new_tokens, self._widest, self._fastest = 0, 128, 6, 0.0
+        self._pins: Sequence[PinnedCurves] = ()
         figure = blank_dashboard(num_layers, 0, 128)
         self._lines = [shape.to_plotly_json() for shape in figure.layout.shapes]
         super().__init__(
             figure,
             lambda x, y, trace: clicked(round(x)) if clicked else None,
-            description="Exit depth, confidence, drafts per round and speed over positions",
+            description="Exit depth, confidence, drafts per round, acceptance rate and speed over positions",
         )
+
+    def set_model(self, num_layers: int) -> None:
+        """Empty, for a model of `num_layers` layers."""
+        self._num_layers = num_layers
+        figure = blank_dashboard(num_layers, 0, 128)
+        self._lines = [shape.to_plotly_json() for shape in figure.layout.shapes]
+        self.set_figure(figure)
+        self.pin(self._pins)
+
+    def pin(self, pins: Sequence[PinnedCurves]) -> None:
+        """Keep these runs below the live one."""
+        self._pins = tuple(pins)
+        first_trace = len(self._columns) - _PINNED_TRACES
+        if fastest_of(pins) > self._fastest:
+            self._fastest = fastest_of(pins) * _HEADROOM
+        self.update(pinned_data(pins, self._first_position), self._ranges(), first_trace)
 
     def start(self, first_position: int, new_tokens: int, widest: int | None) -> None:
         """Empty the views and fix the axes for a decode of up to `new_tokens`, with rounds of up to `widest`."""
         self._first_position, self._new_tokens = first_position, new_tokens
         self._widest = 8 if widest is None else widest
         self._fastest = 0.0
-        self.update([dict(NOTHING) for _ in self._columns], {**self._ranges(), "shapes": self._lines})
+        live = len(self._columns) - _PINNED_TRACES
+        self.update([dict(NOTHING) for _ in range(live)], {**self._ranges(), "shapes": self._lines})
+        self.pin(self._pins)
 
     def show(self, tables: LiveTables, plain: LiveTables | None) -> None:
         """Show what has been decoded so far."""
@@ -64,7 +85,8 @@ class LiveDashboard(PlotView):
     def show_speed(self, tables: LiveTables, plain: LiveTables) -> None:
         """Only the speed, while ordinary decoding runs."""
         data = speed_data(tables.tokens, plain.tokens)
-        self.update(data, self._stretched(data, tables), len(self._columns) - _SPEED_TRACES)
+        first_trace = len(self._columns) - _PINNED_TRACES - _SPEED_TRACES
+        self.update(data, self._stretched(data, tables), first_trace)
 
     def _stretched(self, data: list[dict[str, Any]], tables: LiveTables) -> dict[str, Any]:
         """Axes again, but only where something does not fit any more."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -22,6 +23,8 @@ class PromptControls:
         max_new_tokens: at most this many.
         sampling: None = greedy.
         has_tokenizer: else the prompt box takes token ids, separated by blanks or commas.
+        has_chat_template: whether prompts can be wrapped in one.
+        changed: called with the name and the value of what a control has changed.
 
     Attributes:
         prompt_box, sampling_box: the widgets that hold the controls.
@@ -33,10 +36,14 @@ class PromptControls:
         max_new_tokens: int,
         sampling: Sampling | None,
         has_tokenizer: bool,
+        has_chat_template: bool = False,
+        changed: Callable[[str, object], None] = lambda name, value: None,
     ) -> None:
         self._has_tokenizer = has_tokenizer
+        self._changed = changed
         self._top_k = None if sampling is None else sampling.top_k
         self._build()
+        self.chat.layout.display = None if has_chat_template else "none"
         if prompt is None:
             prompt = next(iter(EXAMPLES.values())) if has_tokenizer else "1 2 3 4"
         self.text.value = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
@@ -64,6 +71,13 @@ class PromptControls:
             indent=False,
             layout=ipw.Layout(width="auto", margin="2px 8px"),
         )
+        self.chat = ipw.Checkbox(
+            False,
+            description="as a chat message",
+            tooltip="Wrap the prompt in the tokenizer's chat template",
+            indent=False,
+            layout=ipw.Layout(width="auto", margin="2px 8px"),
+        )
         self.how = ipw.ToggleButtons(
             options=[GREEDY, SAMPLED], tooltips=["Always the likeliest token", "Drawn at random, fixed by the seed"],
             style={"button_width": "104px"},
@@ -74,9 +88,22 @@ class PromptControls:
         self.example.observe(self._example_chosen, "value")
         self.text.observe(self._typed, "value")
         self.how.observe(self._how_chosen, "value")
+        for control, name in (
+            (self.text, "prompt"),
+            (self.max_new_tokens, "max_new_tokens"),
+            (self.check, "check"),
+            (self.chat, "chat"),
+            (self.how, "sampling"),
+            (self.temperature, "sampling"),
+            (self.top_p, "sampling"),
+            (self.seed, "sampling"),
+        ):
+            control.observe(lambda _, name=name: self._tell(name), "value")
         self.prompt_box = ipw.VBox(
             [
-                ipw.HBox([self.example, self.max_new_tokens, self.check], layout=ipw.Layout(flex_flow="row wrap")),
+                ipw.HBox(
+                    [self.example, self.max_new_tokens, self.check, self.chat], layout=ipw.Layout(flex_flow="row wrap")
+                ),
                 self.text,
             ],
             layout=ipw.Layout(width="100%"),
@@ -124,10 +151,16 @@ class PromptControls:
 
     def lock(self, locked: bool) -> None:
         """Nothing here can change while a decode runs."""
-        for control in (self.example, self.text, self.max_new_tokens, self.check, self.how):
+        for control in (self.example, self.text, self.max_new_tokens, self.check, self.chat, self.how):
             control.disabled = locked
         for control in (self.temperature, self.top_p, self.seed):
             control.disabled = locked or self.how.value == GREEDY
+
+    def _tell(self, name: str) -> None:
+        """Say what has changed; what is out of range is said when a run is started."""
+        with contextlib.suppress(PromptError, SettingsError):
+            value = {"check": self.check.value, "chat": self.chat.value, "max_new_tokens": self.max_new_tokens.value}
+            self._changed(name, value[name] if name in value else getattr(self, name))
 
     def _how_chosen(self, _: Any) -> None:
         for control in (self.temperature, self.top_p, self.seed):

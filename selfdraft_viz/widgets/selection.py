@@ -33,14 +33,16 @@ class ExitsView(PlotView):
     """The schedule, where tokens came from, and the confidences of the selected token."""
 
     def __init__(self, exit_layers: Sequence[int], num_layers: int) -> None:
-        self.set_exits(exit_layers, num_layers)
+        self._exit_layers, self._num_layers = tuple(exit_layers), num_layers
         super().__init__(
             blank_exits(num_layers),
             description="Schedule, histogram of exit depths, and the selected token's confidence by exit, over layers",
         )
 
-    def set_exits(self, exit_layers: Sequence[int], num_layers: int) -> None:
+    def set_model(self, exit_layers: Sequence[int], num_layers: int) -> None:
+        """Empty, for a model with these layers."""
         self._exit_layers, self._num_layers = tuple(exit_layers), num_layers
+        self.set_figure(blank_exits(num_layers))
 
     def show_settings(self, settings: Settings) -> None:
         self.update(

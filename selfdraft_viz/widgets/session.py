@@ -53,7 +53,7 @@ class Decode:
 
     @property
     def settings(self) -> Settings | None:
-        """The settings in force."""
+        """The settings last in force."""
         raise NotImplementedError
 
     @property
@@ -97,11 +97,14 @@ class Decode:
 
     @property
     def speed_now(self) -> float | None:
-        """Tokens per second of decoding time, over the last `WINDOW` tokens."""
-        recent = self.tables.tokens["seconds"][-WINDOW - 1 :]
-        if len(recent) < 2 or recent[-1] <= recent[0]:
-            return None
-        return (len(recent) - 1) / (recent[-1] - recent[0])
+        """Tokens per second of decoding time, over the last `WINDOW` tokens; see `plots.speed`."""
+        seconds, rounds = self.tables.tokens["seconds"], self.tables.tokens["round"]
+        last = len(seconds) - 1
+        since = max(last - WINDOW + 1, 0)
+        while since and rounds[since] is not None and rounds[since - 1] == rounds[since]:
+            since -= 1  # a round commits its tokens all at once: from its beginning on
+        since = max(since - 1, 0)
+        return (last - since) / (seconds[last] - seconds[since]) if since < last else None
 
     def checks_of(self, position: int) -> list[ExitCheck]:
         """The exit checks whose outcome the token at `position` is, shallow first; none for prompt and first token."""
@@ -193,7 +196,7 @@ class Session(Decode):
 
     @property
     def settings(self) -> Settings:
-        return self._settings()
+        return self.tables.settings or self._settings()
 
     def read(self) -> None:
         self.tables.read(self.run.events)

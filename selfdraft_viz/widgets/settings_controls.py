@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -23,6 +23,7 @@ from selfdraft_viz.widgets.slider import Slider
 
 NO_BOUND = ("no bound", 0)
 """As an option of a slider; a slider cannot have None."""
+_OWN = "your own"
 _KINDS = ("none", "constant", "linear", "cosine", "exponential", "per layer")
 _WITH_STRENGTH = (ConstantTemperature, LinearAnnealing, CosineAnnealing, ExponentialAnnealing)
 
@@ -36,6 +37,7 @@ class SettingsControls:
         settings: to start with; must fit the model.
         changed: called after a control has changed `settings`.
         refused: called with the message where what the controls say is no valid setting; `settings` stays as it was.
+        presets: settings by name, to choose from.
 
     Attributes:
         box: the widget that holds them all.
@@ -48,7 +50,9 @@ class SettingsControls:
         settings: Settings,
         changed: Callable[[], None],
         refused: Callable[[str], None],
+        presets: Mapping[str, Settings] | None = None,
     ) -> None:
+        self._presets = dict(presets or {})
         self._exit_layers = tuple(exit_layers)
         self._num_layers = num_layers
         self._changed = changed
@@ -77,6 +81,10 @@ class SettingsControls:
             self._show()
 
     def _build(self) -> None:
+        self.preset = ipw.Dropdown(
+            options=[_OWN, *self._presets], description="preset", tooltip="Settings by name", **_wide()
+        )
+        self.preset.observe(self._preset_chosen, "value")
         self.schedule = ipw.Dropdown(
             options=_KINDS, description="schedule", tooltip="How the exit temperature falls with depth", **_wide()
         )
@@ -139,6 +147,7 @@ class SettingsControls:
         temperatures.add_class("sv-temperatures")
         self.box = ipw.VBox(
             [
+                self.preset,
                 self.schedule,
                 self.strength,
                 self.rate,
@@ -178,8 +187,17 @@ class SettingsControls:
             if (settings.max_width or 0) not in [value for _, value in self.max_width.options]:
                 self.max_width.options = _widths(settings.max_width)
             self.max_width.value = settings.max_width or 0
+            self.preset.value = next((name for name, known in self._presets.items() if known == settings), _OWN)
         finally:
             self._showing = False
+
+    def _preset_chosen(self, change: Any) -> None:
+        with self._lock:
+            if self._showing or change.new not in self._presets:
+                return
+            self._settings = self._presets[change.new]
+            self._show()
+            self._changed()
 
     def _moved(self, change: Any) -> None:
         with self._lock:

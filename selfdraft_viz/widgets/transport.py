@@ -19,6 +19,7 @@ class Transport:
     Attributes:
         box: the widget.
         pace: the slider of speed, in seconds to hold after each step.
+        told: called with the line of Python that does what a control has done.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class Transport:
             "hold each step", spoken="seconds to hold after each step", min=0.0, max=1.5, step=0.05,
             help="Seconds to hold after each step, so that an audience can follow; 0 is full speed",
         )  # fmt: skip
-        self.pace.observe(lambda change: paced(change.new), "value")
+        self.told: Callable[[str], None] = lambda code: None
+        self.pace.observe(lambda change: self._paced(change.new, paced), "value")
         self.box = ipw.HBox([self.run, self.pause, self.step, self.stop, self.pace])
         self.box.add_class("sv-buttons")
         self.show("ready")
@@ -62,6 +64,7 @@ class Transport:
         )
 
         def pressed(_: Any) -> None:
+            self.told(f"explorer.{name.lower()}()")
             try:
                 action()
             except Exception as error:
@@ -69,3 +72,7 @@ class Transport:
 
         button.on_click(pressed)
         return button
+
+    def _paced(self, seconds: float, paced: Callable[[float], None]) -> None:
+        paced(seconds)
+        self.told(f"explorer.seconds_per_step = {seconds:g}")

@@ -29,8 +29,6 @@ class TraceViewer(ipw.VBox):
     def __init__(self, trace: Trace | str | Path) -> None:
         self._decode = Recorded(trace if isinstance(trace, Trace) else Trace.load(trace))
         self._views = Views(self._decode.exit_layers, self._decode.num_layers, self._failed)
-        if self._decode.settings is not None:
-            self._views.show_settings(self._decode.settings)
         self._views.start(self._decode, self._decode.settings)
         self._views.frame(self._decode, True)
         side = ipw.VBox([self._views.side])

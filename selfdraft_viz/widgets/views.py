@@ -11,10 +11,12 @@ from selfdraft_viz.events import ExitCheck
 from selfdraft_viz.settings import Settings
 from selfdraft_viz.widgets.live_figure import LiveDashboard
 from selfdraft_viz.widgets.look import Look, look
+from selfdraft_viz.widgets.pins import Pins
 from selfdraft_viz.widgets.playback import Playback
 from selfdraft_viz.widgets.readout import Readout, tiles
 from selfdraft_viz.widgets.selection import ExitsView, TokenPanel, described
 from selfdraft_viz.widgets.session import Decode
+from selfdraft_viz.widgets.terms import Terms
 from selfdraft_viz.widgets.text_view import TextView
 
 
@@ -24,16 +26,25 @@ class Views:
     Args:
         exit_layers, num_layers: of the model whose decodes are shown.
         failed: called with an exception that a view's own work ended in.
+        told: called with the line of Python that does what a click in a view has done.
 
     Attributes:
         main, side: the widgets, wide and narrow.
         readout: figures of the run, status and errors.
+        pins: runs that were kept.
         selected: the selected position, or None.
     """
 
-    def __init__(self, exit_layers: Sequence[int], num_layers: int, failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        exit_layers: Sequence[int],
+        num_layers: int,
+        failed: Callable[[Exception], None],
+        told: Callable[[str], None] = lambda code: None,
+    ) -> None:
         self._lock = threading.RLock()
-        self._failed = failed
+        self._failed, self._told = failed, told
+        self._layers = tuple(exit_layers), num_layers
         self._session: Decode | None = None
         self._looks: dict[int, list[Look]] = {}
         self.selected: int | None = None
@@ -43,14 +54,49 @@ class Views:
         self.dashboard = LiveDashboard(num_layers, self._chosen)
         self.exits = ExitsView(exit_layers, num_layers)
         self.token = TokenPanel(self._look_asked)
-        self.main = ipw.VBox([self.readout, self.text, self.playback.box, self.dashboard])
+        self.pins = Pins()
+        self.main = ipw.VBox(
+            [
+                self.readout,
+                self.text,
+                Terms("exit depth", "first", "correction", "bonus", "draft", "rejected", "dropped"),
+                self.playback.box,
+                Terms(
+                    "staircase", "row", "front", "prefill", "draft", "catch-up", "verification", "dropped",
+                    "exit check", "round",
+                ),
+                self.dashboard,
+                Terms(
+                    "exit depth", "confidence", "threshold", "acceptance rate", "why drafting stopped",
+                    "tokens per second", "ordinary decoding", "speedup",
+                ),
+                self.pins.table,
+            ]
+        )  # fmt: skip
         self.main.add_class("sv-views")
-        self.side = ipw.VBox([self.exits, self.token.box], layout=ipw.Layout(overflow="visible"))
+        words = Terms("exit temperature", "annealing", "exit layer", "exit head", "hard token", "logit lens")
+        self.side = ipw.VBox([self.exits, self.token.box, words], layout=ipw.Layout(overflow="visible"))
         self.readout.tiles = tiles(None, 0, num_layers, None, None)
+
+    def set_model(self, exit_layers: Sequence[int], num_layers: int) -> None:
+        """Whose layers are shown from here on; empties the views where they are others."""
+        with self._lock:
+            if (tuple(exit_layers), num_layers) == self._layers:
+                return
+            self._layers = tuple(exit_layers), num_layers
+            self._session, self.selected, self._looks = None, None, {}
+            self.text.set_model(exit_layers, num_layers)
+            self.playback.set_model(num_layers)
+            self.dashboard.set_model(num_layers)
+            self.exits.set_model(exit_layers, num_layers)
+            self.token.clear()
 
     def start(self, session: Decode, settings: Settings | None) -> None:
         """A session begins: everything is emptied, axes are fixed."""
         with self._lock:
+            self.set_model(session.exit_layers, session.num_layers)
+            if settings is not None:
+                self.exits.show_settings(settings)
             self._session = session
             self._looks = {}
             self.selected = None
@@ -82,9 +128,11 @@ class Views:
             if whole:
                 self._describe(session)
 
-    def show_settings(self, settings: Settings) -> None:
-        """Settings have moved."""
-        self.exits.show_settings(settings)
+    def show_settings(self, settings: Settings, exit_layers: Sequence[int], num_layers: int) -> None:
+        """Settings have moved, of the model with these layers. A trace of another model is left alone."""
+        with self._lock:
+            if (tuple(exit_layers), num_layers) == self._layers:
+                self.exits.show_settings(settings)
 
     def select(self, position: int) -> None:
         """Select the token at a position in every view.
@@ -114,6 +162,38 @@ class Views:
             self._looks[position] = look(session.model, session.tables.sequence[:position], session.settings)
         return self._looks[position]
 
+    def show_looks(self, position: int) -> list[Look]:
+        """`look`, shown as well."""
+        looks = self.look(position)
+        with self._lock:
+            if self._session is not None and position == self.selected:
+                self._show_token(self._session, position)
+        return looks
+
+    def pin(self, name: str | None = None) -> str:
+        """Keep the run as it is at the moment: a row of the table, thin lines in the plots. Returns its name.
+
+        Raises:
+            ValueError: nothing has been decoded yet.
+        """
+        with self._lock:
+            session = self._session
+            if session is None or not session.tables.new_tokens:
+                raise ValueError("there is no run to pin yet: run one first")
+            added = self.pins.add(session, session.settings, name)
+            self.dashboard.pin(self.pins.curves)
+            return added
+
+    def unpin(self, name: str | None = None) -> None:
+        """Let go of a pinned run; None = of all.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        with self._lock:
+            self.pins.remove(name)
+            self.dashboard.pin(self.pins.curves)
+
     def _show_token(self, session: Decode, position: int) -> None:
         checks = session.checks_of(position)
         self.exits.show_token(checks)
@@ -142,6 +222,7 @@ class Views:
     def _chosen(self, position: int) -> None:
         try:
             self.select(position)
+            self._told(f"explorer.select({position})")
         except ValueError:  # a click beside the new tokens
             pass
         except Exception as error:
@@ -151,9 +232,8 @@ class Views:
         if self._session is None or self.selected is None:
             return
         try:
-            self.look(self.selected)
-            with self._lock:
-                self._show_token(self._session, self.selected)
+            self.show_looks(self.selected)
+            self._told(f"explorer.look({self.selected})")
         except Exception as error:
             self._failed(error)
 

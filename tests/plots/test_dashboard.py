@@ -46,7 +46,7 @@ def test_drafts_are_told_apart_by_outcome(comparison: sv.Comparison) -> None:
     trace = comparison.selfdraft
     assert (trace.drafts["outcome"] == "accepted").any()
     assert (trace.drafts["outcome"] != "accepted").any(), "the example should reject something"
-    for shown in plots.dashboard(trace).data[4:7]:
+    for shown in plots.dashboard(trace).data[5:8]:
         these = trace.drafts[trace.drafts["outcome"] == shown.name]
         assert np.allclose(shown.y, these["confidence"]) or not len(these)
 
@@ -87,7 +87,7 @@ def test_columns_of_lists_give_what_dataframes_give(comparison: sv.Comparison) -
     trace = comparison.selfdraft
     tables = [trace.tokens, trace.drafts, trace.rounds, trace.exit_checks]
     lists = [{name: list(table[name]) for name in table.columns} for table in tables]
-    lists[0] = {**lists[0], "exit_depth": [float("nan") if v is None or v != v else v for v in _plain(trace.tokens)]}
+    lists[0] |= {column: _plain(trace.tokens, column) for column in ("exit_depth", "round")}
     from_frames = dashboard_data(*tables, trace.num_layers)
     from_lists = dashboard_data(*lists, trace.num_layers)
     for one, other in zip(from_frames, from_lists, strict=True):
@@ -95,8 +95,8 @@ def test_columns_of_lists_give_what_dataframes_give(comparison: sv.Comparison) -
         np.testing.assert_array_equal(one["y"], other["y"])
 
 
-def _plain(tokens) -> list[float]:
-    return list(tokens["exit_depth"].to_numpy(dtype="float64", na_value=np.nan))
+def _plain(tokens, column: str) -> list[float]:
+    return list(tokens[column].to_numpy(dtype="float64", na_value=np.nan))
 
 
 @pytest.mark.parametrize(("value", "ceiling"), [(0.03, 0.03), (1, 1), (4, 5), (60, 100), (101, 200), (2500, 3000)])

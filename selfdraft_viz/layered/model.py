@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from selfdraft_viz.errors import UnsupportedModelError
+from selfdraft_viz.errors import SettingsError, UnsupportedModelError
 from selfdraft_viz.layered import families
+from selfdraft_viz.layered.compiled import CompiledModel, CompiledStaircase, reason_against
 from selfdraft_viz.layered.staircase import Staircase
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class LayeredModel:
         layer_types = getattr(self.config, "layer_types", None)
         self.layer_types: list[str] = list(layer_types or ["full_attention"] * self.num_layers)
         self.rope_switch = families.rope_limit(self.config)
+        self.compiled: CompiledModel | None = None
 
     @property
     def device(self) -> torch.device:
@@ -59,7 +61,20 @@ class LayeredModel:
 
     def open(self, capacity: int) -> Staircase:
         """An empty staircase with room for `capacity` rows: the state of one decode."""
+        if self.compiled is not None and self.compiled.up_to_date:
+            return CompiledStaircase(self, self.compiled, capacity)
         return Staircase(self, capacity)
+
+    def compile(self) -> None:
+        """Lay the weights out for the compiled kernels.
+
+        Raises:
+            SettingsError: this model cannot run through them; the message says why.
+        """
+        reason = reason_against(self)
+        if reason is not None:
+            raise SettingsError(f"kernels='compiled': {reason}: use kernels='torch' or 'auto'")
+        self.compiled = CompiledModel(self)
 
     def unembed(self, normed: Tensor) -> Tensor:
         """(rows, width) hidden states after the final norm -> (rows, vocabulary) logits."""

@@ -56,18 +56,22 @@ class Staircase:
         self._model = model
         self._capacity = capacity
         self._lengths = [0] * (model.num_layers + 1)  # [0] counts embedded rows
+        self._allocate()
+
+    @torch.inference_mode()
+    def _allocate(self) -> None:
+        model, capacity = self._model, self._capacity
         self._keys: list[Tensor | None] = [None] * model.num_layers
         self._values: list[Tensor | None] = [None] * model.num_layers
         self._span = (0, 0)  # the rows of the pass that is running
-        with torch.inference_mode():
-            like = torch.empty(0, device=model.device, dtype=model.dtype)
-            self._hidden = like.new_empty((capacity, model.width))
-            self._positions = torch.arange(capacity, device=like.device)[None]
-            self._ropes = {
-                layer_type: model.family.rope(model.decoder, like, self._positions, layer_type)
-                for layer_type in set(model.layer_types)
-            }
-            self._strips = {window: _mask_strip(like, window, capacity) for window in set(model.windows)}
+        like = torch.empty(0, device=model.device, dtype=model.dtype)
+        self._hidden = like.new_empty((capacity, model.width))
+        self._positions = torch.arange(capacity, device=like.device)[None]
+        self._ropes = {
+            layer_type: model.family.rope(model.decoder, like, self._positions, layer_type)
+            for layer_type in set(model.layer_types)
+        }
+        self._strips = {window: _mask_strip(like, window, capacity) for window in set(model.windows)}
 
     @property
     def rows(self) -> int:
@@ -82,15 +86,18 @@ class Staircase:
         """How many rows have been through `layer` (0 = embedded)."""
         return self._lengths[layer]
 
-    @torch.inference_mode()
     def push(self, token_ids: list[int]) -> None:
         """Append tokens as new rows at depth 0."""
         start, stop = self.rows, self.rows + len(token_ids)
         if stop > self._capacity:
             raise IndexError(f"{stop} rows do not fit into a staircase of {self._capacity}")
+        self._embed(token_ids, start, stop)
+        self._lengths[0] = stop
+
+    @torch.inference_mode()
+    def _embed(self, token_ids: list[int], start: int, stop: int) -> None:
         ids = torch.tensor([token_ids], device=self._hidden.device)
         self._hidden[start:stop] = self._model.family.embed(self._model.decoder, ids, self._positions[:, start:stop])[0]
-        self._lengths[0] = stop
 
     def advance(self, to_layer: int) -> list[LayerRun]:
         """Carry every row that is behind up through `to_layer`; consecutive layers over the same rows are one run."""

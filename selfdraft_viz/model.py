@@ -36,6 +36,7 @@ GENERAL_PRESETS = {
 }
 """For any model. The last drafts nothing and pays for every exit check: slower by construction."""
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
+_KERNELS = ("auto", "compiled", "torch")
 _DETAILS = ("tokens", "checks", "full")
 
 
@@ -49,6 +50,7 @@ def load(
     revision: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     progress: Progress | None = None,
+    kernels: str = "auto",
 ) -> Model:
     """Load a causal LM and its exit heads.
 
@@ -63,6 +65,9 @@ def load(
         revision: of the hub repository.
         tokenizer: for a `PreTrainedModel`; None = token ids in, ids out.
         progress: called with (what, how far, of how much or None) while files are fetched and weights are read.
+        kernels: "torch": transformers' own layers; "compiled": float32 Llama-like models on a CPU through kernels that
+            numba compiles on first use (some seconds; kept on disk), several times faster; "auto": compiled for a model
+            loaded from a name, where that can be.
 
     Raises:
         LoadError: the model or the heads cannot be read.
@@ -70,6 +75,8 @@ def load(
         HeadsMismatchError: the heads were trained for another model.
         SettingsError: device, dtype or exit layers are out of range.
     """
+    if kernels not in _KERNELS:
+        raise SettingsError(f"kernels={kernels!r}: use one of {', '.join(_KERNELS)}")
     with_name = EMBEDDED if name is None else name
     target, preset, presets = _device(device), None, dict[str, Settings]()
     if not isinstance(with_name, (str, Path)):
@@ -89,6 +96,8 @@ def load(
         presets = _saved_presets(folder)
     base.eval()
     layered = LayeredModel(base)
+    if kernels == "compiled" or (kernels == "auto" and isinstance(with_name, (str, Path))):
+        layered.compile(required=kernels == "compiled")
     chosen = _load_heads(heads, folder, layered, exit_layers, identity)
     return Model(layered, tokenizer, chosen.to(layered.device, layered.dtype), identity, revision, preset, presets)
 

@@ -61,17 +61,19 @@ class LayeredModel:
 
     def open(self, capacity: int) -> Staircase:
         """An empty staircase with room for `capacity` rows: the state of one decode."""
-        if self.compiled is not None and self.compiled.up_to_date:
+        if self.compiled is not None and self.compiled.up_to_date():
             return CompiledStaircase(self, self.compiled, capacity)
         return Staircase(self, capacity)
 
-    def compile(self) -> None:
-        """Lay the weights out for the compiled kernels.
+    def compile(self, required: bool = True) -> None:
+        """Lay the weights out for the compiled kernels, through which decoding then runs.
 
         Raises:
-            SettingsError: this model cannot run through them; the message says why.
+            SettingsError: this model cannot run through them, and they are `required`; the message says why.
         """
         reason = reason_against(self)
+        if reason is not None and not required:
+            return
         if reason is not None:
             raise SettingsError(f"kernels='compiled': {reason}: use kernels='torch' or 'auto'")
         self.compiled = CompiledModel(self)

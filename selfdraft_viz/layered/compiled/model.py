@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +67,7 @@ class CompiledModel:
     """
 
     def __init__(self, model: LayeredModel) -> None:
+        _settle_threads()
         from selfdraft_viz.layered.compiled.kernels import LayerWeights
 
         layers: Any = model.layers
@@ -88,15 +91,15 @@ class CompiledModel:
             windows=np.array([window or np.iinfo(np.int64).max for window in model.windows], np.int64),
         )
         self.rotates = np.array([bool(getattr(layer.self_attn, "use_rope", True)) for layer in layers])
-        self.norm = _numpy(model.norm.weight)
-        self.embedding = model.base.get_input_embeddings()
+        norm: Any = model.norm
+        self.norm = _numpy(norm.weight)
+        self.embedding: Any = model.base.get_input_embeddings()
         self.unembedding = _blocks([model.unembedding.weight])[0]
         self._model_parameters = [*model.base.parameters()]
         self._state = self._fingerprint()
         self._heads: WeakKeyDictionary[ExitHeads, dict[int, CompiledHead]] = WeakKeyDictionary()
         self._rope: tuple[Array, Array] | None = None
 
-    @property
     def up_to_date(self) -> bool:
         """Whether the model's parameters are still those that were laid out."""
         return self._fingerprint() == self._state
@@ -139,8 +142,10 @@ class CompiledModel:
             logits = self._unembed(hidden, head.unembedding, head.columns)
             return (logits, *certainty(logits[0], head.columns, temperature))
 
-    def head(self, heads: ExitHeads, layer: int) -> CompiledHead:
-        """The exit head at `layer`, laid out when it is first asked for."""
+    def head(self, heads: ExitHeads, layer: int) -> CompiledHead | None:
+        """The exit head at `layer`, laid out when it is first asked for; None where it is of another kind."""
+        if heads.translators is not None and not _is_affine(heads.translators[layer]):
+            return None
         by_layer = self._heads.setdefault(heads, {})
         if layer not in by_layer:
             by_layer[layer] = self._lay_out(heads, layer, next(iter(by_layer.values()), None))
@@ -174,11 +179,26 @@ class CompiledModel:
         ]
 
 
+def _is_affine(translator: Any) -> bool:
+    return isinstance(translator, tuple) and len(translator) == 2 and translator[0].ndim == 2
+
+
+def _settle_threads() -> None:
+    """What numba's OpenMP is told before it starts, unless the user has told it: as many threads as torch has, which
+    wait for their next share of a layer for microseconds and not for milliseconds. With other programs on the same
+    cores, a thread that keeps spinning delays the one that it waits for, a hundredfold."""
+    if "numba" not in sys.modules:  # which reads it once
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def _share_threads() -> None:
-    """As many threads as torch has."""
+    """As many threads as torch has, of those that numba started with."""
     import numba
 
-    wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    started: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    wanted = min(torch.get_num_threads(), started)
     if numba.get_num_threads() != wanted:
         numba.set_num_threads(wanted)
 

@@ -45,9 +45,7 @@ def _tile(rows: int) -> Any:
     `x_stride` and `y_stride` are in elements."""
 
     @intrinsic
-    def tile(
-        typing_context: Any, x: Any, x_stride: Any, weights: Any, y: Any, y_stride: Any, inputs: Any
-    ) -> Any:
+    def tile(typing_context: Any, x: Any, x_stride: Any, weights: Any, y: Any, y_stride: Any, inputs: Any) -> Any:
         def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
             x, x_stride, weights, y, y_stride, inputs = args
             index = ir.IntType(64)
@@ -126,11 +124,11 @@ def product(x: np.ndarray, weights: np.ndarray, y: np.ndarray, rows: int, column
     """
     inputs = weights.shape[0]
     x_stride, y_stride = x.strides[0] // 4, y.strides[0] // 4
-    w = _at(weights, 0)
+    w = _at(weights, 0)  # type: ignore[call-arg, var-annotated]
     row = 0
     while row < rows:
         size = min(_MOST_ROWS, rows - row)
-        x_row, y_row = _at(x, row * x_stride), _at(y, row * y_stride + column)
+        x_row, y_row = _at(x, row * x_stride), _at(y, row * y_stride + column)  # type: ignore[call-arg]
         if size == 6:
             _six(x_row, x_stride, w, y_row, y_stride, inputs)
         elif size == 5:

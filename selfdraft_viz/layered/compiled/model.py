@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from selfdraft_viz.heads import ExitHeads
     from selfdraft_viz.layered.compiled.kernels import LayerWeights
     from selfdraft_viz.layered.model import LayeredModel
 
@@ -55,6 +54,13 @@ class CompiledHead:
     translator: tuple[Array, Array] | None
     unembedding: Array
     columns: int
+
+
+class Heads(Protocol):
+    """What is laid out of a model's exit heads; see `selfdraft_viz.heads.ExitHeads`."""
+
+    translators: Any
+    vocabulary: Tensor | None
 
 
 class CompiledModel:
@@ -97,7 +103,7 @@ class CompiledModel:
         self.unembedding = _blocks([model.unembedding.weight])[0]
         self._model_parameters = [*model.base.parameters()]
         self._state = self._fingerprint()
-        self._heads: WeakKeyDictionary[ExitHeads, dict[int, CompiledHead]] = WeakKeyDictionary()
+        self._heads: WeakKeyDictionary[Heads, dict[int, CompiledHead]] = WeakKeyDictionary()
         self._rope: tuple[Array, Array] | None = None
 
     def up_to_date(self) -> bool:
@@ -142,7 +148,7 @@ class CompiledModel:
             logits = self._unembed(hidden, head.unembedding, head.columns)
             return (logits, *certainty(logits[0], head.columns, temperature))
 
-    def head(self, heads: ExitHeads, layer: int) -> CompiledHead | None:
+    def head(self, heads: Heads, layer: int) -> CompiledHead | None:
         """The exit head at `layer`, laid out when it is first asked for; None where it is of another kind."""
         if heads.translators is not None and not _is_affine(heads.translators[layer]):
             return None
@@ -151,7 +157,7 @@ class CompiledModel:
             by_layer[layer] = self._lay_out(heads, layer, next(iter(by_layer.values()), None))
         return by_layer[layer]
 
-    def _lay_out(self, heads: ExitHeads, layer: int, other: CompiledHead | None) -> CompiledHead:
+    def _lay_out(self, heads: Heads, layer: int, other: CompiledHead | None) -> CompiledHead:
         translator = None
         if heads.translators is not None:
             weight, bias = heads.translators[layer]

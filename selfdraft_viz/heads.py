@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfdraft_viz.errors import HeadsMismatchError, LoadError
+from selfdraft_viz.layered.families import parameters_of
 from selfdraft_viz.layered.kernels import pack_linears
 from selfdraft_viz.settings import check_exit_layers
 
@@ -85,7 +86,7 @@ class ExitHeads:
         if self.vocabulary is None:
             return model.unembed(normed)
         if model not in self._unembeddings:
-            self._unembeddings[model] = _rows_of(model.unembedding, self.vocabulary)
+            self._unembeddings[model] = _rows_of(model.unembedding, self.vocabulary, model.device)
         return model.soft_capped(self._unembeddings[model](normed))
 
     def token_id(self, index: int) -> int:
@@ -228,13 +229,13 @@ class ExitHeads:
             )
 
 
-def _rows_of(unembedding: nn.Linear, vocabulary: Tensor) -> nn.Linear:
+def _rows_of(unembedding: nn.Linear, vocabulary: Tensor, device: torch.device) -> nn.Linear:
     """The unembedding of some tokens alone."""
-    rows = vocabulary.to(unembedding.weight.device)
-    reduced = nn.Linear(unembedding.in_features, len(rows), bias=unembedding.bias is not None, device="meta")
-    reduced.weight = nn.Parameter(unembedding.weight.detach()[rows].clone(), requires_grad=False)
-    if unembedding.bias is not None:
-        reduced.bias = nn.Parameter(unembedding.bias.detach()[rows].clone(), requires_grad=False)
+    parameters = {name: parameter.detach() for name, parameter in parameters_of(unembedding).items()}
+    rows = vocabulary.to(parameters["weight"].device)
+    reduced = nn.Linear(unembedding.in_features, len(rows), bias="bias" in parameters, device="meta")
+    for name, parameter in parameters.items():
+        setattr(reduced, name, nn.Parameter(parameter[rows].to(device), requires_grad=False))
     pack_linears(reduced)
     return reduced
 
@@ -246,7 +247,7 @@ def describe_base(model: LayeredModel) -> dict[str, Any]:
     whether the model was loaded in float64, float32 or bfloat16.
     """
     digest = hashlib.sha256()
-    for tensor in [model.unembedding.weight, *model.norm.parameters()]:
+    for tensor in [parameters_of(model.unembedding)["weight"], *parameters_of(model.norm).values()]:
         rounded = tensor.detach().to(torch.bfloat16).cpu().contiguous()
         digest.update(rounded.view(torch.uint8).numpy().tobytes())
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -36,7 +37,7 @@ GENERAL_PRESETS = {
 }
 """For any model. The last drafts nothing and pays for every exit check: slower by construction."""
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
-_KERNELS = ("auto", "compiled", "torch")
+_KERNELS = ("auto", "compiled", "static", "torch")
 _DETAILS = ("tokens", "checks", "full")
 
 
@@ -51,6 +52,9 @@ def load(
     tokenizer: PreTrainedTokenizerBase | None = None,
     progress: Progress | None = None,
     kernels: str = "auto",
+    bitwise: bool = False,
+    device_map: str | dict[str, Any] | None = None,
+    offload_folder: str | Path | None = None,
 ) -> Model:
     """Load a causal LM and its exit heads.
 
@@ -65,9 +69,15 @@ def load(
         revision: of the hub repository.
         tokenizer: for a `PreTrainedModel`; None = token ids in, ids out.
         progress: called with (what, how far, of how much or None) while files are fetched and weights are read.
-        kernels: "torch": transformers' own layers; "compiled": float32 Llama-like models on a CPU through kernels that
-            numba compiles on first use (some seconds; kept on disk), several times faster; "auto": compiled for a model
-            loaded from a name, where that can be.
+        kernels: what layers run through. "torch": transformers' own modules. "compiled": float32 Llama-like models on a
+            CPU, through kernels that numba compiles on first use (some seconds; kept on disk), several times faster.
+            "static": passes of one fixed shape, which CUDA runs as graphs. "auto": compiled on a CPU and static on
+            CUDA for a model loaded from a name, where that can be; else torch.
+        bitwise: only kernels that compute a row the same to the last bit, whatever it is computed with, so that
+            self-draft and ordinary decoding agree in near-ties too: compiled ones do, and static ones.
+        device_map: as in transformers, spread layers over devices ("auto", or a map from module names to devices,
+            "cpu" and "disk"); needs accelerate. `device` is then ignored.
+        offload_folder: for what `device_map` puts on "disk".
 
     Raises:
         LoadError: the model or the heads cannot be read.
@@ -77,6 +87,8 @@ def load(
     """
     if kernels not in _KERNELS:
         raise SettingsError(f"kernels={kernels!r}: use one of {', '.join(_KERNELS)}")
+    if bitwise and kernels == "torch":
+        raise SettingsError("kernels='torch' with bitwise=True: use kernels='auto', 'compiled' or 'static'")
     with_name = EMBEDDED if name is None else name
     target, preset, presets = _device(device), None, dict[str, Settings]()
     if not isinstance(with_name, (str, Path)):
@@ -88,7 +100,7 @@ def load(
         if source.startswith("~"):
             source = str(Path(source).expanduser())
         folder = Path(source) if Path(source).is_dir() else None
-        base = _load_base(source, target, _dtype(dtype, target), revision, progress)
+        base = _load_base(source, target, _dtype(dtype, target), revision, progress, device_map, offload_folder)
         tokenizer = tokenizer or _load_tokenizer(source, revision)
         pack_linears(base)
         if folder is not None and (folder / PRESET_FILE).is_file():
@@ -96,10 +108,17 @@ def load(
         presets = _saved_presets(folder)
     base.eval()
     layered = LayeredModel(base)
-    if kernels == "compiled" or (kernels == "auto" and isinstance(with_name, (str, Path))):
-        layered.compile(required=kernels == "compiled")
+    _choose_kernels(layered, kernels, bitwise, automatic=bitwise or isinstance(with_name, (str, Path)))
     chosen = _load_heads(heads, folder, layered, exit_layers, identity)
     return Model(layered, tokenizer, chosen.to(layered.device, layered.dtype), identity, revision, preset, presets)
+
+
+def _choose_kernels(layered: LayeredModel, kernels: str, bitwise: bool, automatic: bool) -> None:
+    if kernels == "compiled" or (kernels == "auto" and automatic):
+        layered.compile(required=kernels == "compiled")
+    on_cuda = layered.device.type == "cuda" and not layered.spread
+    if kernels == "static" or (kernels == "auto" and layered.compiled is None and (bitwise or (automatic and on_cuda))):
+        layered.fix_shapes()
 
 
 def embedded_folder() -> Path:
@@ -456,7 +475,13 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
 
 
 def _load_base(
-    source: str, device: torch.device, dtype: torch.dtype, revision: str | None, progress: Progress | None
+    source: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    revision: str | None,
+    progress: Progress | None,
+    device_map: str | dict[str, Any] | None,
+    offload_folder: str | Path | None,
 ) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
@@ -470,6 +495,11 @@ def _load_base(
         raise
     except Exception as error:  # whatever a damaged configuration makes of itself
         raise LoadError(f"the model {source!r} cannot be read: {_first_line(error)}") from error
+    spread: dict[str, Any] = {}
+    if device_map is not None:
+        if importlib.util.find_spec("accelerate") is None:
+            raise LoadError("device_map needs accelerate: pip install 'selfdraft_viz[large]'")
+        spread = {"device_map": device_map, "offload_folder": offload_folder}
     try:
         if progress is not None and not Path(source).exists():
             fetch(source, revision, progress)
@@ -482,6 +512,7 @@ def _load_base(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **spread,
             )
     except Exception as error:  # safetensors, torch and the hub each raise their own
         raise LoadError(
@@ -491,7 +522,7 @@ def _load_base(
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers would go on with random ones
         raise LoadError(f"the weights of {source!r} are incomplete: {missing[0]} is missing ({len(missing)} in all)")
-    return base.to(device)
+    return base if spread else base.to(device)
 
 
 def _load_tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase | None:

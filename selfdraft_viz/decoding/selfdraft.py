@@ -7,8 +7,10 @@ SpecBound (Wen & Feng, Findings of ACL 2026, arXiv 2604.12247): annealed confide
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -27,6 +29,8 @@ from selfdraft_viz.events import (
     TokenGuess,
     Verified,
 )
+from selfdraft_viz.heads import ExitHeads
+from selfdraft_viz.layered import ExitGraph, LayeredModel
 from selfdraft_viz.noise import non_finite_logits
 from selfdraft_viz.policies import Known
 from selfdraft_viz.settings import Plan, Settings
@@ -229,16 +233,39 @@ def read_exit(request: Request, hidden_states: Tensor, layer: int, temperature: 
         scores, best_column, *both = compiled.exit(head, hidden_states.numpy(), temperature)
         full = both[1] if request.detail == "full" else None
         return ExitReading(torch.from_numpy(scores), request.heads.token_id(best_column), both[0], full)
-    logits = request.heads.logits(request.model, layer, hidden_states)
+    if hidden_states.is_cuda:
+        logits, numbers = _exit_graph(request.model, request.heads, layer, hidden_states)(hidden_states, temperature)
+        logits = logits.clone() if request.sampling or request.top_tokens else logits
+    else:
+        logits, numbers = _exit_numbers(request.model, request.heads, layer, hidden_states, temperature)
+    column, annealed, unannealed = numbers.tolist()
+    full = 1.0 / unannealed if request.detail == "full" else None
+    return ExitReading(logits, request.heads.token_id(int(column)), 1.0 / annealed, full)
+
+
+def _exit_numbers(
+    model: LayeredModel, heads: ExitHeads, layer: int, hidden_states: Tensor, temperature: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """(1, tokens) logits of one exit, and (3,) float64: the best column, sum exp((z - best) / T), and that for T = 1.
+    The confidence is exp(best / T) / sum exp(z / T), the inverse of such a sum."""
+    logits = heads.logits(model, layer, hidden_states)
     wide = logits[0] if logits.dtype in (torch.float32, torch.float64) else logits[0].float()
-    best, index = wide.max(dim=-1)
-    behind = wide - best  # c = exp(best / T) / sum exp(z / T) = 1 / sum exp((z - best) / T)
-    values = [index.double(), (behind / temperature).exp_().sum().double()]
-    if request.detail == "full":
-        values.append(behind.exp_().sum().double())
-    column, *sums = torch.stack(values).tolist()
-    unannealed = 1.0 / sums[1] if len(sums) > 1 else None
-    return ExitReading(logits, request.heads.token_id(int(column)), 1.0 / sums[0], unannealed)
+    best, column = wide.max(dim=-1)
+    behind = wide - best
+    sums = [(behind / temperature).exp().sum(), behind.exp().sum()]
+    return logits, torch.stack([column.double(), *(one.double() for one in sums)])
+
+
+def _exit_graph(model: LayeredModel, heads: ExitHeads, layer: int, like: Tensor) -> ExitGraph:
+    graphs = model.exit_graphs.setdefault(heads, {})
+    if layer not in graphs:
+        seen_from_graph = weakref.ref(heads)
+
+        def read(hidden_states: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+            return _exit_numbers(model, cast("ExitHeads", seen_from_graph()), layer, hidden_states, temperature)
+
+        graphs[layer] = ExitGraph(read, like)
+    return graphs[layer]
 
 
 @torch.inference_mode()

@@ -195,3 +195,24 @@ def check_supported(base: Any, config: Any) -> None:
 
 def floating_dtype(base: Any) -> torch.dtype:
     return next(parameter.dtype for parameter in base.parameters() if parameter.is_floating_point())
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes: where accelerate brings its parameters, if they lie elsewhere until they are needed."""
+    for part in module.modules():
+        hook: Any = getattr(part, "_hf_hook", None)
+        for one in getattr(hook, "hooks", [hook]):
+            if getattr(one, "execution_device", None) is not None:
+                return torch.device(one.execution_device)
+    return next(module.parameters()).device
+
+
+def parameters_of(module: Any) -> dict[str, Tensor]:
+    """A module's own parameters by name, from where accelerate keeps them if that is not the module itself."""
+    hook = getattr(module, "_hf_hook", None)
+    maps = [getattr(one, "weights_map", None) for one in getattr(hook, "hooks", [hook])]
+    kept: Any = next((one for one in maps if one is not None), {})
+    return {
+        name: kept[name] if parameter.is_meta else parameter
+        for name, parameter in module.named_parameters(recurse=False)
+    }

@@ -16,10 +16,12 @@ stopped: drafting, catch-up and verification are all that one operation. `trunca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from selfdraft_viz.layered.families import Rope
 
 if TYPE_CHECKING:
     from selfdraft_viz.layered.model import LayeredModel
@@ -45,6 +47,14 @@ class LayerRun:
         return self.stop_position - self.first_position
 
 
+class _Tables(NamedTuple):
+    """What the passes on one device read: positions, rotary tables by layer type, masks by window."""
+
+    positions: Tensor
+    ropes: dict[str, Rope]
+    strips: dict[int | None, Tensor]
+
+
 class Staircase:
     """Sole owner of the caches of one decode. Everything is allocated once, for `capacity` rows.
 
@@ -67,11 +77,18 @@ class Staircase:
         like = torch.empty(0, device=model.device, dtype=model.dtype)
         self._hidden = like.new_empty((capacity, model.width))
         self._positions = torch.arange(capacity, device=like.device)[None]
-        self._ropes = {
-            layer_type: model.family.rope(model.decoder, like, self._positions, layer_type)
-            for layer_type in set(model.layer_types)
-        }
-        self._strips = {window: _mask_strip(like, window, capacity) for window in set(model.windows)}
+        self._tables = {device: self._tables_on(device) for device in {like.device, *model.layer_devices}}
+
+    def _tables_on(self, device: torch.device) -> _Tables:
+        model, capacity = self._model, self._capacity
+        like = torch.empty(0, device=device, dtype=model.dtype)
+        positions = self._positions.to(device)
+        ropes: dict[str, Rope] = {}
+        for layer_type in set(model.layer_types):
+            tables = model.family.rope(model.decoder, like, positions, layer_type)
+            ropes[layer_type] = tables and (tables[0].to(device), tables[1].to(device))
+        strips = {window: _mask_strip(like, window, capacity) for window in set(model.windows)}
+        return _Tables(positions, ropes, strips)
 
     @property
     def rows(self) -> int:
@@ -145,14 +162,13 @@ class Staircase:
     def _run(self, first_layer: int, last_layer: int, start: int, stop: int) -> None:
         model, family = self._model, self._model.family
         self._span = (start, stop)
-        positions = self._positions[:, start:stop]
-        masks = {window: self._mask(window, start, stop) for window in self._strips}
-        ropes = {
-            layer_type: rope and (rope[0][:, start:stop], rope[1][:, start:stop])
-            for layer_type, rope in self._ropes.items()
-        }
         hidden_states = self._hidden[None, start:stop]  # (1, rows, width)
+        device = None
         for index in range(first_layer - 1, last_layer):
+            if model.layer_devices[index] != device:
+                device = model.layer_devices[index]
+                hidden_states = hidden_states.to(device)
+                positions, ropes, masks = self._cut(self._tables[device], start, stop)
             hidden_states = family.call(
                 model.layers[index],
                 hidden_states,
@@ -165,13 +181,23 @@ class Staircase:
                 raise RuntimeError(f"layer {index + 1} did not use the cache it was given")
         self._hidden[start:stop] = hidden_states[0]
 
-    def _mask(self, window: int | None, start: int, stop: int) -> Tensor:
+    def _cut(self, tables: _Tables, start: int, stop: int) -> tuple[Tensor, dict[str, Rope], dict[int | None, Tensor]]:
+        """Positions, rotary tables and masks of a pass over rows `start`..`stop - 1`."""
+        ropes = {
+            layer_type: rope and (rope[0][:, start:stop], rope[1][:, start:stop])
+            for layer_type, rope in tables.ropes.items()
+        }
+        masks = {window: self._mask(tables, window, start, stop) for window in tables.strips}
+        return tables.positions[:, start:stop], ropes, masks
+
+    def _mask(self, tables: _Tables, window: int | None, start: int, stop: int) -> Tensor:
         """(1, 1, rows, keys) additive: 0 where row start + r may attend to key k, -inf elsewhere."""
         rows = stop - start
+        strip = tables.strips[window]
         if rows <= _MASK_ROWS:
             first = self._capacity - start
-            return self._strips[window][:, :, :rows, first : first + stop]
-        return additive_mask(self._hidden, window, self._positions[0, start:stop], self._positions[0, :stop])
+            return strip[:, :, :rows, first : first + stop]
+        return additive_mask(strip, window, tables.positions[0, start:stop], tables.positions[0, :stop])
 
 
 def _mask_strip(like: Tensor, window: int | None, capacity: int) -> Tensor:

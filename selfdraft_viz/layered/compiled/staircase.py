@@ -32,7 +32,7 @@ class CompiledStaircase(Staircase):
         self._hidden = torch.from_numpy(self._states)
         self._all_keys = np.zeros((*heads, compiled.head_width, capacity), np.float32)
         self._all_values = np.zeros((*heads, capacity, compiled.head_width), np.float32)
-        self._tables = compiled.rope(self._model, capacity)
+        self._rope_tables = compiled.rope(self._model, capacity)
         self._table = compiled.embedding.weight.detach().numpy()
 
     def _embed(self, token_ids: list[int], start: int, stop: int) -> None:
@@ -52,6 +52,6 @@ class CompiledStaircase(Staircase):
                 self._states,
                 self._all_keys,
                 self._all_values,
-                *self._tables,
+                *self._rope_tables,
             )
         self._lengths[first_layer : last_layer + 1] = [stop] * (last_layer - first_layer + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,11 +60,15 @@ def bench(
     order: Annotated[str, typer.Option(help="Of the contenders: rotated, shuffled or fixed.")] = "rotated",
     seed: Annotated[int, typer.Option(help="Of the shuffled order.")] = 0,
     threads: Annotated[int | None, typer.Option(help="CPU threads of torch; default: as torch chooses.")] = None,
+    kernels: Annotated[str, typer.Option(help="auto, compiled, static or torch.")] = "auto",
+    floor: Annotated[bool, typer.Option("--floor", help="Also measure how fast a token could be at best.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file with every measurement.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="HTML file for a figure of the ratios.")] = None,
 ) -> None:
     """Decode the same prompts by each contender in turn and time it: greedy, every call the same number of tokens."""
-    if output is not None and not output.absolute().parent.is_dir():
-        raise SettingsError(f"--output {output}: there is no folder {output.absolute().parent}")
+    for option, file in (("--output", output), ("--plot", plot)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise SettingsError(f"{option} {file}: there is no folder {file.absolute().parent}")
     if threads is not None and threads < 1:
         raise SettingsError(f"--threads {threads}: use at least 1")
     if spec_bench is not None and (prompts is not None or kinds is not None):
@@ -96,7 +101,9 @@ def bench(
     )
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = opt.load_model(model, device=device, dtype=dtype, heads=heads, exit_layers=exit_layers, revision=revision)
+    loaded = opt.load_model(
+        model, device=device, dtype=dtype, heads=heads, exit_layers=exit_layers, revision=revision, kernels=kernels
+    )
     draft_settings = opt.chosen_settings(
         loaded.preset,
         settings,
@@ -127,9 +134,19 @@ def bench(
                 task, completed=done, total=total, description=printable(what)
             ),
         )
+    if floor:
+        from selfdraft_viz.lab.floor import measure_floor
+
+        report = dataclasses.replace(report, floor=measure_floor(loaded).to_dict())
     show(console(), report)
     if spec_bench is not None:
         show_tasks(console(), report, cut)
+    if plot is not None:
+        from selfdraft_viz.plots.bench import bench_figure
+
+        titles = {key: contender["title"] for key, contender in report.contenders.items()}
+        bench_figure(report.summary(), titles).write_html(plot)
+        console().print(f"plotted: {printable(str(plot))}", soft_wrap=True)
     if output is not None:
         console().print(f"saved: {printable(str(report.save(output)))}", soft_wrap=True)
 
@@ -159,6 +176,14 @@ def show(out: Console, report: BenchReport) -> None:
     if "early-exit" in report.contenders:
         layer = report.contenders["early-exit"]["generate"]["assistant_early_exit"]
         notes.append(f"transformers early exit: at layer {layer}")
+    if report.floor is not None:
+        one = report.floor
+        notes.append(
+            f"floor: {one['weight_bytes'] / 1e6:.1f} MB of weights a token, read at {one['bandwidth'] / 1e9:.1f} GB/s: "
+            f"{1000 * one['seconds']:.2f} ms; an ordinary token takes {one['distance']:.1f} times that ("
+            + ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in one["parts"].items())
+            + f"); one operation on one number: {1e6 * one['call_seconds']:.1f} us"
+        )
     notes += [f"left out: {key}: {reason}" for key, reason in report.left_out.items()]
     for note in notes:
         out.print(printable(note), soft_wrap=True)

@@ -78,6 +78,7 @@ def load_model(
     heads: str | None = None,
     exit_layers: str | None = None,
     revision: str | None = None,
+    kernels: str = "auto",
 ) -> Model:
     """`selfdraft_viz.load` for options as typed, without the loading bars and notes of transformers."""
     layers = None if exit_layers is None else whole_numbers("--exit-layers", exit_layers)
@@ -87,7 +88,7 @@ def load_model(
     logging.set_verbosity_error()
     from selfdraft_viz.model import load
 
-    return load(model, device=device, dtype=dtype, heads=heads, exit_layers=layers, revision=revision)
+    return load(model, device=device, dtype=dtype, heads=heads, exit_layers=layers, revision=revision, kernels=kernels)
 
 
 def chosen_settings(

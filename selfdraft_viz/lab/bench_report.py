@@ -29,6 +29,7 @@ class BenchReport:
         left_out: by key why it could not run.
         reference: key of the contender that outputs are compared with.
         model, environment, options: as plain data.
+        floor: `selfdraft_viz.lab.floor.Floor.to_dict()`, where it was measured.
     """
 
     runs: pd.DataFrame
@@ -41,6 +42,7 @@ class BenchReport:
     model: dict[str, Any]
     environment: dict[str, Any]
     options: dict[str, Any]
+    floor: dict[str, Any] | None = None
 
     def summary(self) -> pd.DataFrame:
         """One row a kind ("all" last, where there are several) and contender.
@@ -92,6 +94,7 @@ class BenchReport:
             "model": self.model,
             "environment": self.environment,
             "options": self.options,
+            "floor": self.floor,
             "contenders": self.contenders,
             "left_out": self.left_out,
             "reference": self.reference,

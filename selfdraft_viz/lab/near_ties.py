@@ -18,7 +18,7 @@ class NearTies:
 
     Attributes:
         tokens: how many tokens were compared.
-        margins: for each that differed, by how much ordinary decoding's logit led that of the other token.
+        margins: for each that differed, how far the logits of the two tokens are apart.
     """
 
     tokens: int
@@ -67,4 +67,4 @@ def _margin(model: Model, token_ids: list[int], chosen: int, other: int) -> floa
     staircase.push(token_ids[-1:])
     staircase.advance(model.num_layers)
     logits = staircase.logits(len(token_ids) - 1, len(token_ids))[0].double()
-    return float(logits[chosen] - logits[other])
+    return abs(float(logits[chosen] - logits[other]))

@@ -46,7 +46,7 @@ def test_near_ties_are_found_where_rounding_is_coarse_and_not_in_fixed_shapes() 
         prompts = [[seed + 3, 5, 7, seed] for seed in range(4)]
         ties = near_ties(model, prompts, HOW, new_tokens=40)
         assert ties.tokens == 160
-        assert all(0 <= margin < 0.1 for margin in ties.margins)
+        assert all(0 <= margin < 0.5 for margin in ties.margins)
         assert ties.per_10000 == 1e4 * len(ties.margins) / 160
         found += len(ties.margins)
         model.layered.fix_shapes(8)

@@ -15,7 +15,7 @@ _LOOKS = {
     "transformers": (NEUTRAL, "circle-open"),
     "early-exit": (DROPPED, "diamond"),
     "prompt-lookup": (REJECTED, "square"),
-    "plain": (depth_colour(12, 16), "triangle-up"),
+    "plain": (depth_colour(5, 16), "triangle-up"),
     "self-draft": (ACCEPTED, "circle"),
 }
 
@@ -33,7 +33,7 @@ def bench_figure(summary: Table, titles: dict[str, str], against: str = "transfo
     ]
     keys = list(dict.fromkeys(row["contender"] for row in rows))
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    figure = go.Figure(layout=plain_layout(height=110 + 26 * len(rows), margin={"l": 80, "r": 24, "t": 64, "b": 52}))
+    figure = go.Figure(layout=plain_layout(height=120 + 38 * len(rows), margin={"l": 80, "r": 24, "t": 64, "b": 52}))
     for place, key in enumerate(keys):
         own = [row for row in rows if row["contender"] == key]
         colour, symbol = _LOOKS.get(key, (INK, "x"))
@@ -102,7 +102,7 @@ def floor_figure(floor: dict[str, Any]) -> go.Figure:
             "xref": "paper",
         },
         xaxis=axis("milliseconds"),
-        yaxis=axis(None, showgrid=False),
+        yaxis=axis(None, showgrid=False, autorange="reversed"),
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )
     return figure

@@ -177,7 +177,7 @@ def test_what_the_kernels_cannot_do_is_left_to_torch(family: str, dtype: torch.d
     with pytest.raises(sv.SettingsError, match=reason):
         sv.load(base, kernels="compiled")
     assert sv.load(base).layered.compiled is None
-    with pytest.raises(sv.SettingsError, match="kernels='fast': use one of auto, compiled, torch"):
+    with pytest.raises(sv.SettingsError, match="kernels='fast': use one of auto, compiled, static, torch"):
         sv.load(base, kernels="fast")
 
 

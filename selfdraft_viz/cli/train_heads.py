@@ -43,6 +43,7 @@ def train_heads(
         int | None,
         typer.Option(help="Draft only so many of the most frequent tokens: cheaper checks. Default: all tokens."),
     ] = None,
+    rank: Annotated[int | None, typer.Option(help="Low-rank translators of this rank; default: full rank.")] = None,
     start: Annotated[Path | None, typer.Option(help="Trained heads to go on from; default: the logit lens.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File to go on from, and to write when interrupted and every so often.")
@@ -62,6 +63,7 @@ def train_heads(
     layers = None if exit_layers is None else opt.whole_numbers("--exit-layers", exit_layers)
     loaded = opt.load_model(model, device=device, dtype=dtype, revision=revision)
     from selfdraft_viz.heads import ExitHeads
+    from selfdraft_viz.lab.heads_table import heads_table
     from selfdraft_viz.lab.training import train_exit_heads
 
     heads = train_exit_heads(
@@ -76,6 +78,7 @@ def train_heads(
         weight_decay=weight_decay,
         warmup=warmup,
         vocabulary=vocabulary,
+        rank=rank,
         start=None if start is None else ExitHeads.load(start),
         validation=held_out,
         checkpoint=checkpoint,
@@ -85,14 +88,28 @@ def train_heads(
     output.parent.mkdir(parents=True, exist_ok=True)
     saved = heads.save(output)
     out = console()
+    table = heads_table(loaded, heads)
     show_table(
         out,
-        "agreement with the final layer, on text kept out of training",
-        ["exit layer", "logit lens", "trained"],
+        "agreement with the final layer, on text kept out of training; time of one check",
+        ["exit layer", "logit lens", "trained", "check, ms", "in layer passes"],
         [
-            (layer, f"{share['before']:.1%}", f"{share['after']:.1%}")
-            for layer, share in heads.metadata["training"]["agreement"].items()
+            (
+                str(row["exit_layer"]),
+                f"{row['before']:.1%}",
+                f"{row['after']:.1%}",
+                f"{row['check_ms']:.2f}",
+                f"{row['check_layers']:.1f}",
+            )
+            for row in table.to_dict("records")
         ],
+    )
+    training = heads.metadata["training"]
+    speed = training["tokens"] / max(1e-9, training["seconds"])
+    memory = training["peak_device_memory"]
+    out.print(
+        f"{training['trained_parameters']:,} parameters, {training['tokens']:,} tokens in {training['seconds']:.0f} s "
+        f"({speed:,.0f} tokens a second)" + ("" if memory is None else f", at most {memory / 2**30:.2f} GiB on the GPU")
     )
     out.print(f"saved: {printable(str(saved))}", soft_wrap=True)
     if heads.metadata["training"]["interrupted"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,30 +17,35 @@ if TYPE_CHECKING:
     from selfdraft_viz.model import Model
 
 
-def token_windows(model: Model, texts: Iterable[str | Sequence[int]], window: int) -> Tensor:
+def token_windows(model: Model, texts: Iterable[str | Sequence[int]], window: int, most: int | None = None) -> Tensor:
     """Documents, joined end to end and cut into windows: (windows, window) int64 on the CPU.
+
+    Documents are taken one by one, and of each only its token ids are kept.
 
     Args:
         model: its tokenizer turns text into ids; documents can also be sequences of ids.
         texts: documents.
         window: tokens in a window, 2..context length.
+        most: stop reading at so many windows, so that `texts` can be a stream without end; None = read them all.
 
     Raises:
         PromptError: a window does not fit into the context, or the texts do not fill one window.
     """
     if not 2 <= window <= model.context_length:
         raise PromptError(f"window={window}: use 2..{model.context_length} tokens, the model's context")
-    ids: list[int] = []
+    ids = array("i")
     for text in texts:
         if isinstance(text, str) and not text:
             continue
         ids.extend(model.encode(text))
-    count = len(ids) // window
+        if most is not None and len(ids) >= most * window:
+            break
+    count = len(ids) // window if most is None else min(most, len(ids) // window)
     if count == 0:
         raise PromptError(
             f"the texts have {len(ids)} tokens, less than one window of {window}: give more, or a smaller window"
         )
-    return torch.tensor(ids[: count * window], dtype=torch.int64).view(count, window)
+    return torch.frombuffer(ids, dtype=torch.int32, count=count * window).long().view(count, window)
 
 
 @torch.no_grad()

@@ -56,6 +56,7 @@ def train_exit_heads(
     seed: int = 0,
     vocabulary: int | Tensor | None = None,
     start: ExitHeads | None = None,
+    rank: int | None = None,
     autocast: bool | None = None,
     progress: bool = True,
 ) -> ExitHeads:
@@ -63,7 +64,8 @@ def train_exit_heads(
 
     Args:
         model: what `selfdraft_viz.load` returned.
-        texts: documents (text or token ids), or windows of ids (windows, window); None = the model's own samples.
+        texts: documents (text or token ids), or windows of ids (windows, window); None = the model's own samples. Of
+            an iterator no more documents are taken than the steps need, so it may be a stream without end.
         exit_layers: layers in 1..L-1; None = the model's exit layers.
         loss: "argmax": cross-entropy on the final layer's argmax; "kl": KL divergence from the final layer's
             distribution; "text": next-token cross-entropy on the text.
@@ -76,6 +78,8 @@ def train_exit_heads(
             most frequent tokens of the training windows; None = all. Where the token to learn is not among them the
             head learns to be unsure.
         start: trained heads to go on from, with their vocabulary; None = the identity, that is the logit lens.
+        rank: learn translators I + U V with this many rows in V, 1..width: 2 * rank * width numbers an exit to train
+            instead of width * width. The heads that come out are whole matrices as ever. None = full rank.
         autocast: bfloat16 autocast in the forward passes; None = on CUDA only.
         progress: show a progress bar (tqdm.auto).
 
@@ -93,6 +97,7 @@ def train_exit_heads(
     layers = check_exit_layers(model.exit_layers if exit_layers is None else exit_layers, layered.num_layers)
     recipe = _Recipe(loss, steps, batch_size, window, learning_rate, weight_decay, warmup, seed)
     recipe.check()
+    _check_rank(rank, layered.width, start)
     train, held_out = _data(model, texts, validation, recipe, progress)
     autocast = layered.device.type == "cuda" if autocast is None else autocast
     if start is not None:
@@ -101,11 +106,13 @@ def train_exit_heads(
     draftable = _draftable(vocabulary, train, layered)
     unembedder = ExitHeads(layers, vocabulary=draftable)
 
-    translators = _Translators(layers, layered.width, start).to(layered.device)
+    translators = _Translators(layers, layered.width, start, rank, seed).to(layered.device)
     optimizer = torch.optim.AdamW(
         translators.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay
     )
-    state = _Checkpoint(checkpoint, recipe, layers, describe_base(layered)["hash"], draftable)
+    state = _Checkpoint(checkpoint, recipe, layers, describe_base(layered)["hash"], draftable, rank)
+    if layered.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(layered.device)
     first_step, seconds_before = state.restore(translators, optimizer)
     before = agreement(layered, ExitHeads(layers), held_out, batch_size=batch_size, autocast=autocast)
 
@@ -141,6 +148,8 @@ def train_exit_heads(
         "training": {
             **vars(recipe),
             "optimizer": "AdamW",
+            "rank": rank,
+            "trained_parameters": sum(parameter.numel() for parameter in translators.parameters()),
             "steps_done": step,
             "tokens": step * batch_size * train.shape[1],
             "train_windows": len(train),
@@ -148,6 +157,9 @@ def train_exit_heads(
             "interrupted": interrupted,
             "seconds": round(seconds, 1),
             "device": str(layered.device),
+            "peak_device_memory": torch.cuda.max_memory_allocated(layered.device)
+            if layered.device.type == "cuda"
+            else None,
             "agreement": {str(layer): {"before": before[layer], "after": after[layer]} for layer in layers},
             "went_on_from": None if start is None else start.metadata.get("training"),
         },
@@ -270,23 +282,33 @@ def _draftable(vocabulary: int | Tensor | None, train: Tensor, layered: LayeredM
 
 
 class _Translators(nn.Module):
-    """h + D h + b per exit layer, D and b from zero, the identity, or from heads trained before."""
+    """h + D h + b per exit layer, D and b from zero, the identity, or from heads trained before; D = U V where there is
+    a rank, U from zero."""
 
-    def __init__(self, layers: tuple[int, ...], width: int, start: ExitHeads | None) -> None:
+    def __init__(
+        self, layers: tuple[int, ...], width: int, start: ExitHeads | None, rank: int | None = None, seed: int = 0
+    ) -> None:
         super().__init__()
         self.layers = layers
-        self.linears: dict[int, nn.Linear] = {}
+        self.linears: dict[int, nn.Linear | nn.Sequential] = {}
+        generator = torch.Generator().manual_seed(seed)
         for layer in layers:
-            self.linears[layer] = nn.Linear(width, width)
+            last = nn.Linear(width if rank is None else rank, width)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            if rank is None:
+                self.linears[layer] = last
+            else:
+                narrow = nn.Linear(width, rank, bias=False)
+                nn.init.normal_(narrow.weight, std=width**-0.5, generator=generator)
+                self.linears[layer] = nn.Sequential(narrow, last)
             self.add_module(f"layer_{layer}", self.linears[layer])
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
         if start is not None and start.translators is not None:
             with torch.no_grad():
                 for layer in layers:
                     weight, bias = start.translators[layer]
-                    self.linears[layer].weight.copy_(weight - torch.eye(width))
-                    self.linears[layer].bias.copy_(bias)
+                    self._last(layer).weight.copy_(weight - torch.eye(width))
+                    self._last(layer).bias.copy_(bias)
 
     def forward(self, layer: int, hidden_states: Tensor) -> Tensor:
         return hidden_states + self.linears[layer](hidden_states.float()).to(hidden_states.dtype)
@@ -298,10 +320,34 @@ class _Translators(nn.Module):
         """By layer the weight I + D and the bias, float32."""
         merged = {}
         for layer in self.layers:
-            linear = self.linears[layer]
-            identity = torch.eye(linear.in_features, device=linear.weight.device)
-            merged[layer] = ((identity + linear.weight.detach()).clone(), linear.bias.detach().clone())
+            linear, last = self.linears[layer], self._last(layer)
+            weight = last.weight.detach()
+            if isinstance(linear, nn.Sequential):
+                narrow = linear[0]
+                assert isinstance(narrow, nn.Linear)
+                weight = weight @ narrow.weight.detach()
+            identity = torch.eye(weight.shape[0], device=weight.device)
+            merged[layer] = (identity + weight, last.bias.detach().clone())
         return merged
+
+    def _last(self, layer: int) -> nn.Linear:
+        linear = self.linears[layer]
+        last = linear[-1] if isinstance(linear, nn.Sequential) else linear
+        assert isinstance(last, nn.Linear)
+        return last
+
+
+def _check_rank(rank: int | None, width: int, start: ExitHeads | None) -> None:
+    if rank is None:
+        return
+    if isinstance(rank, bool) or not hasattr(rank, "__index__") or not 1 <= rank <= width:
+        raise SettingsError(
+            f"rank={rank!r}: use a whole number in 1..{width}, the model's width, or None for full rank"
+        )
+    if start is not None:
+        raise SettingsError(
+            "rank and start together: heads trained before are whole matrices, leave one of the two out"
+        )
 
 
 @dataclass(frozen=True)
@@ -341,10 +387,13 @@ class _Checkpoint:
         layers: tuple[int, ...],
         base_hash: str,
         vocabulary: Tensor | None,
+        rank: int | None,
     ) -> None:
         self._path = None if path is None else Path(path)
         size = None if vocabulary is None else len(vocabulary)
         run = {**vars(recipe), "layers": list(layers), "base": base_hash, "vocabulary": size}
+        if rank is not None:
+            run["rank"] = rank
         self._run = json.dumps(run, sort_keys=True)
 
     def restore(self, translators: _Translators, optimizer: torch.optim.AdamW) -> tuple[int, float]:
@@ -388,7 +437,11 @@ class _Checkpoint:
 
 def _data(model: Model, texts: Any, validation: Any, recipe: _Recipe, progress: bool) -> tuple[Tensor, Tensor]:
     def windows(source: Any) -> Tensor:
-        return source if isinstance(source, Tensor) else token_windows(model, source, recipe.window)
+        if isinstance(source, Tensor):
+            return source
+        needed = recipe.steps * recipe.batch_size
+        endless = isinstance(source, Iterator)
+        return token_windows(model, source, recipe.window, needed + needed // 19 + 1 if endless else None)
 
     if texts is None:
         wanted = min(recipe.steps * recipe.batch_size, 2048)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import selfdraft_viz as sv
 from selfdraft_viz.lab.corpus import continuations, own_samples, token_windows
+from selfdraft_viz.lab.heads_table import heads_table
 from selfdraft_viz.lab.training import agreement, frozen_pass
 
 RECIPE = {
@@ -207,3 +208,60 @@ def test_batched_continuations_are_those_of_ordinary_decoding(family):
     for prompt, row in zip(prompts, made, strict=True):
         plain = model.generate_plain(prompt.tolist(), max_new_tokens=20, stop_at_end=False)
         assert row.tolist() == [*prompt.tolist(), *plain.token_ids]
+
+
+def test_low_rank_translators_learn_and_stay_low_rank(model, windows):
+    recipe = {**RECIPE, "steps": 150}
+    heads = sv.train_exit_heads(model, windows, rank=4, **recipe)
+    training = heads.metadata["training"]
+    assert training["rank"] == 4
+    assert training["trained_parameters"] == 3 * (2 * 4 * tiny.WIDTH + tiny.WIDTH)
+    for weight, _ in heads.translators.values():
+        assert torch.linalg.matrix_rank(weight - torch.eye(tiny.WIDTH), atol=1e-4) <= 4
+    shares = training["agreement"].values()
+    assert sum(share["after"] for share in shares) > sum(share["before"] for share in shares)
+
+
+def test_a_low_rank_run_resumes(model, windows, tmp_path):
+    whole = sv.train_exit_heads(model, windows, rank=3, **RECIPE)
+    checkpoint = tmp_path / "run.safetensors"
+    sv.train_exit_heads(model, windows, rank=3, checkpoint=checkpoint, **RECIPE)
+    again = sv.train_exit_heads(model, windows, rank=3, checkpoint=checkpoint, **RECIPE)
+    for layer, (weight, _) in whole.translators.items():
+        torch.testing.assert_close(again.translators[layer][0], weight)
+    with pytest.raises(sv.LoadError, match="another training run"):
+        sv.train_exit_heads(model, windows, rank=2, checkpoint=checkpoint, **RECIPE)
+
+
+def test_a_rank_out_of_range_is_refused(model, windows):
+    for rank in (0, tiny.WIDTH + 1, 2.5):
+        with pytest.raises(sv.SettingsError, match=r"1\.\.32"):
+            sv.train_exit_heads(model, windows, rank=rank, **RECIPE)
+    heads = sv.train_exit_heads(model, windows, **{**RECIPE, "steps": 1})
+    with pytest.raises(sv.SettingsError, match="leave one"):
+        sv.train_exit_heads(model, windows, rank=2, start=heads, **RECIPE)
+
+
+def test_documents_are_streamed_and_no_more_are_taken_than_needed(model):
+    """An endless source of documents must not be read for ever."""
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield [(taken * 7 + place) % tiny.VOCABULARY for place in range(50)]
+
+    heads = sv.train_exit_heads(model, endless(), **RECIPE)
+    needed = RECIPE["steps"] * RECIPE["batch_size"]
+    assert heads.metadata["training"]["train_windows"] >= needed
+    assert taken <= (needed * 1.1 + 2) * RECIPE["window"] / 50 + 1
+
+
+def test_the_table_of_heads_has_agreement_and_cost(model, windows):
+    heads = sv.train_exit_heads(model, windows, **RECIPE)
+    table = heads_table(model, heads, repeats=5)
+    assert table["exit_layer"].tolist() == [1, 2, 3]
+    expected = [share["after"] for share in heads.metadata["training"]["agreement"].values()]
+    assert table["after"].tolist() == expected
+    assert (table[["check_ms", "check_layers"]] > 0).all(axis=None)

@@ -1,0 +1,70 @@
+"""What trained exit heads are worth and what they cost, exit by exit."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+if TYPE_CHECKING:
+    from selfdraft_viz.heads import ExitHeads
+    from selfdraft_viz.model import Model
+
+
+def heads_table(model: Model, heads: ExitHeads, *, repeats: int = 40) -> pd.DataFrame:
+    """Agreement before and after training, and the time of an exit check, measured here and now.
+
+    Args:
+        model: what the heads were trained for.
+        heads: what `train_exit_heads` returned.
+        repeats: timed calls of each part; the parts take turns, and medians are kept.
+
+    Returns:
+        One row an exit: `exit_layer`; `before` and `after`, agreement with the final layer on the text kept out of
+        training (logit lens, trained); `check_ms`, milliseconds of one check of one row (head, maximum and
+        log-partition, read back); `check_layers`, the same in passes of one layer over one row.
+    """
+    layered, placed = model.layered, heads.to(model.device, model.dtype)
+    hidden = torch.randn(1, layered.width, device=model.device, dtype=model.dtype)
+    staircase = layered.open(repeats + 8)
+
+    def check(layer: int) -> Callable[[], object]:
+        def run() -> object:
+            logits = placed.logits(layered, layer, hidden).float()
+            return torch.stack([logits.max(), logits.logsumexp(dim=-1)[0]]).tolist()
+
+        return run
+
+    def layers() -> object:
+        staircase.truncate(0)
+        staircase.push([0])
+        staircase.advance(layered.num_layers)
+        return staircase.hidden_states(0, 1).sum().item()
+
+    parts = {0: layers, **{layer: check(layer) for layer in heads.exit_layers}}
+    times: dict[int, list[float]] = {name: [] for name in parts}
+    with torch.inference_mode():
+        for turn in range(repeats + 3):
+            for name, part in parts.items():
+                started = time.perf_counter()
+                part()
+                if turn >= 3:
+                    times[name].append(time.perf_counter() - started)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    one_layer = median.pop(0) / layered.num_layers
+    agreement = heads.metadata.get("training", {}).get("agreement", {})
+    rows = [
+        {
+            "exit_layer": layer,
+            "before": agreement.get(str(layer), {}).get("before", float("nan")),
+            "after": agreement.get(str(layer), {}).get("after", float("nan")),
+            "check_ms": 1e3 * seconds,
+            "check_layers": seconds / one_layer,
+        }
+        for layer, seconds in median.items()
+    ]
+    return pd.DataFrame(rows)

@@ -60,7 +60,7 @@ def pinned_traces() -> list[tuple[go.Scatter, int]]:
             line = go.Scatter(
                 name=f"pin {index + 1}",
                 mode="lines",
-                line={"color": colour, "width": 1.6, "dash": dash},
+                line={"color": colour, "width": 1.6, "dash": dash, "shape": "hv" if row == 4 else "linear"},
                 hovertemplate="%{y:.3g}<extra>%{fullData.name}</extra>",
                 legend=legend,
                 showlegend=False,

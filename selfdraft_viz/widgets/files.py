@@ -13,6 +13,7 @@ import ipywidgets as ipw
 from selfdraft_viz.errors import SettingsError
 from selfdraft_viz.settings import Settings
 from selfdraft_viz.widgets.download import Download
+from selfdraft_viz.widgets.upload import Upload
 
 if TYPE_CHECKING:
     from selfdraft_viz.widgets.explorer import Explorer
@@ -37,11 +38,9 @@ class FileControls:
         self.unpin = self._button("Unpin all", "times", "Let go of all pinned runs", explorer.unpin)
         self.trace = Download("Save trace", self._trace, failed, "The run's tables as one Parquet file")
         self.page = Download("Save page", self._page, failed, "The views as one HTML file, which opens without Python")
-        self.open = _upload("Open trace", ".parquet", "Show a saved trace in these views")
-        self.open.observe(self._opened, "value")
+        self.open = Upload("Open trace", ".parquet", self._opened, failed, "Show a saved trace in these views")
         self.save_settings = Download("Save settings", self._settings, failed, "A small JSON file")
-        self.load_settings = _upload("Load settings", ".json", "Settings from a JSON file")
-        self.load_settings.observe(self._settings_loaded, "value")
+        self.load_settings = Upload("Load settings", ".json", self._settings_loaded, failed, "From a JSON file")
         row = {"flex_flow": "row wrap", "align_items": "center"}
         self.box = ipw.HBox([self.pin, self.unpin, self.trace, self.page, self.open], layout=ipw.Layout(**row))
         self.box.add_class("sv-buttons")
@@ -64,36 +63,20 @@ class FileControls:
         self._told(f'explorer.settings.save("{_SETTINGS}")')
         return _SETTINGS, data.encode()
 
-    def _opened(self, change: Any) -> None:
-        def action(name: str, data: bytes) -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "opened.parquet"
-                path.write_bytes(data)
-                self._explorer.open_trace(path)
-            self._told(f"explorer.open_trace({name!r})")
+    def _opened(self, name: str, data: bytes) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / _TRACE
+            path.write_bytes(data)
+            self._explorer.open_trace(path)
+        self._told(f"explorer.open_trace({name!r})")
 
-        self._take(self.open, action)
-
-    def _settings_loaded(self, change: Any) -> None:
-        def action(name: str, data: bytes) -> None:
-            try:
-                read = json.loads(data)
-            except ValueError as error:
-                raise SettingsError(f"{name} is not a JSON file of settings: {error}") from error
-            self._explorer.settings = Settings.from_dict(read)
-            self._told(f"explorer.settings = sv.Settings.load({name!r})")
-
-        self._take(self.load_settings, action)
-
-    def _take(self, control: ipw.FileUpload, action: Callable[[str, bytes], None]) -> None:
-        if not control.value:
-            return
-        file = control.value[0]
-        control.value = ()
+    def _settings_loaded(self, name: str, data: bytes) -> None:
         try:
-            action(str(file["name"]), bytes(file["content"]))
-        except Exception as error:
-            self._failed(error)
+            read = json.loads(data)
+        except ValueError as error:
+            raise SettingsError(f"{name} is not a JSON file of settings: {error}") from error
+        self._explorer.settings = Settings.from_dict(read)
+        self._told(f"explorer.settings = sv.Settings.load({name!r})")
 
     def _button(self, name: str, icon: str, tooltip: str, action: Callable[[], Any]) -> ipw.Button:
         button = ipw.Button(
@@ -110,10 +93,3 @@ class FileControls:
 
         button.on_click(pressed)
         return button
-
-
-def _upload(name: str, accept: str, tooltip: str) -> ipw.FileUpload:
-    return ipw.FileUpload(
-        accept=accept, multiple=False, description=name, tooltip=tooltip,
-        layout=ipw.Layout(width="136px", height="32px"),
-    )  # fmt: skip

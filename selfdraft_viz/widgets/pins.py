@@ -36,6 +36,7 @@ class Pins:
         self._pins: list[Pin] = []
         self._count = 0
         self.table = TextTable(columns=COLUMNS)
+        self.table.add_class("sv-pinned")
         self._show()
 
     def __len__(self) -> int:

@@ -81,7 +81,7 @@ class TokenPanel:
 
     def clear(self) -> None:
         with self.table.hold_sync():
-            self.table.caption, self.table.rows = NOTHING_SELECTED, []
+            self.table.caption, self.table.rows, self.table.note = NOTHING_SELECTED, [], ""
         self.button.disabled = True
 
     def show(
@@ -107,13 +107,15 @@ class TokenPanel:
             if check is not None:
                 verdict = "exits" if check.exited else "goes on"
                 tokens = tokens or f"{_quoted(text_of(check.token_id))}"
-                rows.append([f"{layer}: {verdict}", f"{check.confidence:.3f}", f"{check.exit_temperature:.3g}", tokens])
+                rows.append([f"{layer} {verdict}", f"{check.confidence:.3f}", f"{check.exit_temperature:.3g}", tokens])
             elif item is not None:
-                name = f"{layer}: last layer" if layer == num_layers else f"{layer}: not checked, computed now"
+                name = f"{layer} last" if layer == num_layers else f"{layer} *"
                 temperature = "" if item.exit_temperature is None else f"{item.exit_temperature:.3g}"
                 rows.append([name, f"{item.confidence:.3f}", temperature, tokens])
+        only_looked_at = any(layer not in checked for layer in seen if layer != num_layers)
         with self.table.hold_sync():
             self.table.caption, self.table.rows = caption, rows
+            self.table.note = "* not checked while decoding: computed now" if only_looked_at else ""
         self.button.disabled = bool(looks)
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import anywidget
 
+from selfdraft_viz.glossary import GLOSSARY
 from selfdraft_viz.plots.colours import depth_palette
 from selfdraft_viz.plots.text import visible
 from selfdraft_viz.widgets.assets import STATIC
 from selfdraft_viz.widgets.live import LiveTables, PendingDraft
+
+_KEY = ("exit depth", "first", "correction", "bonus", "draft", "rejected", "dropped")
 
 
 class TextView(anywidget.AnyWidget):
@@ -89,6 +92,7 @@ class TextView(anywidget.AnyWidget):
             "num_layers": self._num_layers,
             "prompt": visible(self._prompt),
             "hint": self._hint,
+            "words": {word: GLOSSARY[word] for word in _KEY},
         }
 
     def _asked(self, _: Any, content: Any, __: Any) -> None:

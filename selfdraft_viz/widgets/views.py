@@ -59,7 +59,6 @@ class Views:
             [
                 self.readout,
                 self.text,
-                Terms("exit depth", "first", "correction", "bonus", "draft", "rejected", "dropped"),
                 self.playback.box,
                 Terms(
                     "staircase", "row", "front", "prefill", "draft", "catch-up", "verification", "dropped",

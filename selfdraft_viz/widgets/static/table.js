@@ -2,7 +2,12 @@
 function render({ model, el }) {
   const table = document.createElement("table");
   table.className = "sv-table";
-  el.append(table);
+  const note = document.createElement("div");
+  note.className = "sv-note";
+  const frame = document.createElement("div");
+  frame.className = "sv-table-frame";
+  frame.append(table);
+  el.append(frame, note);
   const cells = (row, kind, texts) => texts.forEach((text) => {
     const cell = document.createElement(kind);
     cell.textContent = text;
@@ -10,6 +15,7 @@ function render({ model, el }) {
   });
   function draw() {
     table.replaceChildren();
+    note.textContent = model.get("note");
     const rows = model.get("rows");
     table.style.display = rows.length || model.get("caption") ? "" : "none";
     table.createCaption().textContent = model.get("caption");
@@ -19,6 +25,6 @@ function render({ model, el }) {
     for (const texts of rows) cells(body.insertRow(), "td", texts);
   }
   draw();
-  for (const name of ["caption", "columns", "rows"]) model.on(`change:${name}`, draw);
+  for (const name of ["caption", "columns", "rows", "note"]) model.on(`change:${name}`, draw);
 }
 export default { render };

@@ -7,6 +7,14 @@ function span(className, text) {
   return node;
 }
 
+// A word of the key that explains itself, to the mouse and to the keyboard.
+function explained(node, words) {
+  node.title = words;
+  node.tabIndex = 0;
+  node.setAttribute("aria-label", `${node.textContent}: ${words}`);
+  return node;
+}
+
 function render({ model, el }) {
   const view = document.createElement("div");
   view.className = "sv-text";
@@ -44,9 +52,9 @@ function render({ model, el }) {
     return node;
   }
 
-  function drawKey(layers, numLayers) {
+  function drawKey(layers, numLayers, words) {
     key.replaceChildren();
-    const scale = span("", "exit depth ");
+    const scale = explained(span("", "exit depth "), words["exit depth"]);
     for (const layer of layers) {
       const swatch = span("sv-swatch", layer);
       paint(swatch, layer);
@@ -57,7 +65,7 @@ function render({ model, el }) {
     for (const [className, text] of [
       ["sv-first", "first"], ["sv-correction", "correction"], ["sv-bonus", "bonus"],
       ["sv-draft", "draft"], ["sv-away sv-rejected", "rejected"], ["sv-away sv-dropped", "dropped"],
-    ]) key.append(span(`sv-sample ${className}`, text));
+    ]) key.append(explained(span(`sv-sample ${className}`, text), words[text]));
   }
 
   function reset(message) {
@@ -67,7 +75,7 @@ function render({ model, el }) {
     committed.replaceChildren(span("sv-prompt", message.prompt));
     if (message.hint) committed.append(span("sv-hint", message.hint));
     tail.replaceChildren();
-    drawKey(message.layers, message.num_layers);
+    drawKey(message.layers, message.num_layers, message.words);
   }
 
   function patch(message) {

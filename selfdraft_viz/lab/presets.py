@@ -12,8 +12,6 @@ from selfdraft_viz.settings import Settings
 if TYPE_CHECKING:
     from selfdraft_viz.model import Model
 
-PRESETS_FOLDER = "presets"
-
 
 def save_preset(model: Model, name: str, settings: Settings, folder: str | Path | None = None) -> Path:
     """Save `settings` under a name that the explorer offers for `model` from now on. Returns the file's path.
@@ -28,7 +26,7 @@ def save_preset(model: Model, name: str, settings: Settings, folder: str | Path 
     Raises:
         SettingsError: the name cannot be a file's, the settings do not fit, or the model lies in no folder.
     """
-    from selfdraft_viz.model import EMBEDDED, embedded_folder
+    from selfdraft_viz.model import EMBEDDED, PRESETS_FOLDER, embedded_folder
 
     if not re.fullmatch(r"[\w\-.,= ]*\w", name):
         raise SettingsError(
@@ -46,7 +44,5 @@ def save_preset(model: Model, name: str, settings: Settings, folder: str | Path 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     settings.save(path)
-    offered = getattr(model, "_saved_presets", None)
-    if offered is not None:
-        offered[name] = settings
+    model._saved_presets[name] = settings
     return path

@@ -27,6 +27,7 @@ from selfdraft_viz.policies import PaperBounds
 from selfdraft_viz.settings import Plan, Settings
 
 _AT_ONCE = 2**20  # (settings x rows) held at a time
+_FEW_LANES = 4096  # so few are counted all at once, not step by step
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,13 @@ def replay_many(
         counter = Counter(decisions, record.exit_layers, record.num_layers)
         widths = np.repeat([plan.max_width for plan in some], texts)
         by_lane = np.zeros((len(some) * texts, len(COUNTS)), dtype=np.int64)
-        for rounds in walk(decisions, widths, np.tile(lengths, len(some))):
-            by_lane[rounds.lane] += counter.count(rounds)  # a lane has one round at a time
+        steps = walk(decisions, widths, np.tile(lengths, len(some)))
+        if len(by_lane) < _FEW_LANES:
+            every = _joined(list(steps))
+            np.add.at(by_lane, every.lane, counter.count(every))
+        else:
+            for rounds in steps:
+                by_lane[rounds.lane] += counter.count(rounds)  # a lane has one round at a time
         totals[chosen] = by_lane.reshape(len(some), texts, len(COUNTS))
     for index, plan in enumerate(plans):
         if type(plan.settings.policy) is not PaperBounds:
@@ -183,6 +189,15 @@ def _one_text(record: DenseRecord, text: int) -> DenseRecord:
     return record.take([text])
 
 
+def _joined(steps: Sequence[Rounds]) -> Rounds:
+    """All rounds of some steps, lane by lane."""
+    fields = [field.name for field in dataclasses.fields(Rounds)]
+    empty = np.zeros(0, dtype=np.intp)
+    columns = [np.concatenate([getattr(step, name) for step in steps] or [empty]) for name in fields]
+    order = np.lexsort((columns[1], columns[0]))
+    return Rounds(*(column[order] for column in columns))
+
+
 def _all_rounds(
     record: DenseRecord, plan: Plan, end_of_sequence_ids: Collection[int]
 ) -> tuple[Rounds, NDArray[np.int64], list[NDArray[np.int32]]]:
@@ -197,12 +212,7 @@ def _all_rounds(
         counts = Counter(decisions, record.exit_layers, record.num_layers).count(row_of)
         return rounds, counts, list(decisions.depth)
     decisions = decide(record, [plan], end_of_sequence_ids)
-    steps = list(walk(decisions, np.full(len(lengths), plan.max_width), lengths))
-    fields = [field.name for field in dataclasses.fields(Rounds)]
-    empty = np.zeros(0, dtype=np.intp)
-    columns = [np.concatenate([getattr(step, name) for step in steps] or [empty]) for name in fields]
-    order = np.lexsort((columns[1], columns[0]))
-    rounds = Rounds(*(column[order] for column in columns))
+    rounds = _joined(list(walk(decisions, np.full(len(lengths), plan.max_width), lengths)))
     counts = Counter(decisions, record.exit_layers, record.num_layers).count(rounds)
     depths = [
         decisions.depth[lane, start:stop]

@@ -208,6 +208,36 @@ def token_changes_plot(changes: Table, texts: Sequence[str] | None = None) -> go
         changes: of `selfdraft_viz.lab.whatif.token_changes`.
         texts: (rows,) each token's text; None = its id.
     """
+    figure = go.Figure(
+        layout=plain_layout(
+            title={"text": "What would change, token by token", "font": {"size": 15}, "x": 0.01},
+            xaxis=axis("position (token)"),
+            yaxis=axis("exit depth, layers", rangemode="tozero"),
+            height=340,
+            margin={"l": 62, "r": 16, "t": 70, "b": 52},
+            legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        )
+    )
+    data = iter(token_changes_data(changes, texts))
+    for kind, (_, colour, symbol) in _CHANGES.items():
+        if kind:
+            line = {"color": colour, "width": 1.5}
+            figure.add_scatter(**next(data), mode="lines", line=line, hoverinfo="skip", showlegend=False)
+        marker = {"symbol": symbol, "size": 9 if kind else 5, "color": colour}
+        hover = "position %{x}: %{text}<extra></extra>"
+        figure.add_scatter(**next(data), mode="markers", marker=marker, hovertemplate=hover)
+    return figure
+
+
+_CHANGES = {
+    "": ("as before", NEUTRAL, "circle"),
+    "earlier": ("earlier: fewer layers", ACCEPTED, "triangle-down"),
+    "later": ("later: more layers", REJECTED, "triangle-up"),
+}
+
+
+def token_changes_data(changes: Table, texts: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """What the traces of `token_changes_plot` show, in their order; arguments as for it."""
     position, before, after = (numbers(changes, name) for name in ("position", "exit_depth_before", "exit_depth_after"))
     change = words(changes, "change")
     shown = [f"⟨{int(token)}⟩" for token in numbers(changes, "token_id")] if texts is None else map(hover_text, texts)
@@ -220,40 +250,23 @@ def token_changes_plot(changes: Table, texts: Sequence[str] | None = None) -> go
         ],
         dtype=object,
     )
-    figure = go.Figure(
-        layout=plain_layout(
-            title={"text": "What would change, token by token", "font": {"size": 15}, "x": 0.01},
-            xaxis=axis("position (token)"),
-            yaxis=axis("exit depth, layers", rangemode="tozero"),
-            height=340,
-            margin={"l": 62, "r": 16, "t": 70, "b": 52},
-            legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        )
-    )
-    styles = {
-        "": ("as before", NEUTRAL, "circle"),
-        "earlier": ("earlier: fewer layers", ACCEPTED, "triangle-down"),
-        "later": ("later: more layers", REJECTED, "triangle-up"),
-    }
-    for kind, (name, colour, symbol) in styles.items():
+    data: list[dict[str, Any]] = []
+    for kind, (name, _, _) in _CHANGES.items():
         some = change == kind
         if kind:
             gaps = np.full(some.sum(), np.nan)
-            figure.add_scatter(
-                x=np.stack([position[some], position[some], gaps], axis=1).ravel(),
-                y=np.stack([before[some], after[some], gaps], axis=1).ravel(),
-                mode="lines",
-                line={"color": colour, "width": 1.5},
-                hoverinfo="skip",
-                showlegend=False,
+            data.append(
+                {
+                    "x": np.stack([position[some], position[some], gaps], axis=1).ravel(),
+                    "y": np.stack([before[some], after[some], gaps], axis=1).ravel(),
+                }
             )
-        figure.add_scatter(
-            x=position[some],
-            y=after[some],
-            mode="markers",
-            marker={"symbol": symbol, "size": 5 if not kind else 9, "color": colour},
-            text=labels[some],
-            hovertemplate="position %{x}: %{text}<extra></extra>",
-            name=f"{name} ({int(some.sum())})",
+        data.append(
+            {
+                "x": position[some],
+                "y": after[some],
+                "text": labels[some].tolist(),
+                "name": f"{name} ({int(some.sum())})",
+            }
         )
-    return figure
+    return data

@@ -14,15 +14,16 @@ import pandas as pd
 
 from selfdraft_viz.errors import SelfDraftError, SettingsError
 from selfdraft_viz.lab.costs import Costs
+from selfdraft_viz.lab.decisions import plans_of
 from selfdraft_viz.lab.record import DenseRecord
 from selfdraft_viz.lab.whatif import alpha_threshold_grid, replay_table, token_changes
-from selfdraft_viz.plots.whatif import alpha_threshold_heatmap, speed_colours, token_changes_plot
+from selfdraft_viz.plots.whatif import alpha_threshold_heatmap, speed_colours, token_changes_data, token_changes_plot
 from selfdraft_viz.schedules import LinearAnnealing
 from selfdraft_viz.settings import Settings
 from selfdraft_viz.widgets.plot_view import PlotView
 from selfdraft_viz.widgets.settings_controls import SettingsControls
 
-_GRID_ROWS = 150_000  # (settings x recorded rows) replayed for the heat map
+_GRID_ROWS = 40_000  # (settings x recorded rows) replayed for the heat map
 _ALPHAS = np.round(np.arange(-0.5, 1.51, 0.2), 2).tolist()
 _THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.1), 2).tolist()
 
@@ -66,7 +67,7 @@ class ScheduleLab(ipw.VBox):
         self._pinned = settings
         self._grid_for: Settings | None = None
         self.seconds = 0.0
-        self.table = replay_table(self._records, costs, [settings])
+        self.table = self._pinned_table = replay_table(self._records, costs, [settings])
         self._controls = SettingsControls(first.exit_layers, first.num_layers, settings, self._moved, self._refused)
         self._text = ipw.Dropdown(
             options=[
@@ -86,7 +87,8 @@ class ScheduleLab(ipw.VBox):
             description="Predicted speedup over annealing strength and threshold",
         )
         self._tokens = PlotView(
-            self._changes_figure(settings), description="Exit depth of each token, before and after the change"
+            token_changes_plot(*self._changes(settings)),
+            description="Exit depth of each token, before and after the change",
         )
         super().__init__(
             [
@@ -115,14 +117,14 @@ class ScheduleLab(ipw.VBox):
     @settings.setter
     def settings(self, settings: Settings) -> None:
         with self._lock:
-            replay_table(self._records, self._costs, [settings])  # refuse before anything moves
+            plans_of(next(iter(self._records.values())), [settings])  # refuse before anything moves
             self._controls.set(settings)
             self._answer()
 
     def pin(self) -> None:
         """From now on, changes are told against the settings as they are."""
         with self._lock:
-            self._pinned = self.settings
+            self._pinned, self._pinned_table = self.settings, self.table
             self._answer()
 
     def _moved(self) -> None:
@@ -138,13 +140,10 @@ class ScheduleLab(ipw.VBox):
     def _answer(self) -> None:
         started = time.perf_counter()
         settings = self.settings
-        both = replay_table(self._records, self._costs, [settings, self._pinned])
-        self.table = both[both["setting"] == 0].reset_index(drop=True)
-        before = both[both["setting"] == 1].reset_index(drop=True)
-        self._readout.value = _readout(self.table, before, self._costs.name)
+        self.table = replay_table(self._records, self._costs, [settings])
+        self._readout.value = _readout(self.table, self._pinned_table, self._costs.name)
         self._show_heat(settings)
-        figure = self._changes_figure(settings)
-        self._tokens.update([_columns(trace) for trace in figure.data], {"title.text": figure.layout.title.text})
+        self._tokens.update(token_changes_data(*self._changes(settings)))
         self.seconds = time.perf_counter() - started
 
     def _show_heat(self, settings: Settings) -> None:
@@ -173,28 +172,19 @@ class ScheduleLab(ipw.VBox):
         of = f" ({used} of {total} texts)" if used < total else ""
         return f"Predicted speedup, linear schedule{of}"
 
-    def _changes_figure(self, settings: Settings) -> Any:
+    def _changes(self, settings: Settings) -> tuple[pd.DataFrame, list[str] | None]:
         kind, index = self._text.value
         record = self._records[kind]
         changes = token_changes(record, index, self._pinned, settings)
         tokens = changes["token_id"].tolist()
         texts = None if self._tokenizer is None else [self._tokenizer.decode([token]) for token in tokens]
-        return token_changes_plot(changes, texts)
+        return changes, texts
 
 
 def _share_of(record: DenseRecord, share: float) -> DenseRecord:
     texts = len(record.token_ids)
     kept = max(1, int(texts * share))
     return record.take(np.linspace(0, texts - 1, kept).astype(int).tolist())
-
-
-def _columns(trace: Any) -> dict[str, Any]:
-    columns: dict[str, Any] = {"x": np.asarray(trace.x, dtype="float64"), "y": np.asarray(trace.y, dtype="float64")}
-    if trace.text is not None:
-        columns["text"] = list(trace.text)
-    if trace.name is not None:
-        columns["name"] = trace.name
-    return columns
 
 
 def _readout(table: pd.DataFrame, before: pd.DataFrame, where: str) -> str:

@@ -12,7 +12,7 @@ import selfdraft_viz as sv
 from selfdraft_viz.lab.costs import Costs
 from selfdraft_viz.lab.presets import save_preset
 from selfdraft_viz.lab.search import Space
-from selfdraft_viz.lab.tuning import Tuning, measure_tuning, tune
+from selfdraft_viz.lab.tuning import Tuning, measure_tuning, shipped_tuning, tune
 
 
 def test_a_preset_is_a_file_of_settings_that_fit(tmp_path: Path) -> None:
@@ -20,6 +20,7 @@ def test_a_preset_is_a_file_of_settings_that_fit(tmp_path: Path) -> None:
     path = save_preset(model, "bold, 2 exits", settings, tmp_path / "presets")
     assert path == tmp_path / "presets" / "bold, 2 exits.json"
     assert sv.Settings.load(path) == settings
+    assert model.presets["bold, 2 exits"] == settings
     for name in ("", "../up", "a/b", "ends "):
         with pytest.raises(sv.SettingsError, match="preset name"):
             save_preset(model, name, settings, tmp_path)
@@ -27,6 +28,15 @@ def test_a_preset_is_a_file_of_settings_that_fit(tmp_path: Path) -> None:
         save_preset(model, "x", sv.Settings(exit_layers=(4,)), tmp_path)
     with pytest.raises(sv.SettingsError, match="lies in no folder"):
         save_preset(model, "x", settings)
+
+
+def test_the_searched_presets_come_with_the_embedded_model(embedded: sv.Model) -> None:
+    shipped = shipped_tuning("trained")
+    assert embedded.presets["cost-aware, searched"] == shipped.settings["cost-aware"]
+    assert embedded.presets["linear, searched"] == shipped.settings["any alpha"]
+    assert shipped_tuning("logit lens").reference == "linear annealing"
+    with pytest.raises(sv.LoadError, match="no file"):
+        shipped_tuning("other")
 
 
 def test_tuning_chooses_without_a_look_at_the_held_out_texts(tmp_path: Path) -> None:

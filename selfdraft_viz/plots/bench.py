@@ -33,7 +33,8 @@ def bench_figure(summary: Table, titles: dict[str, str], against: str = "transfo
     ]
     keys = list(dict.fromkeys(row["contender"] for row in rows))
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    figure = go.Figure(layout=plain_layout(height=120 + 38 * len(rows), margin={"l": 80, "r": 24, "t": 64, "b": 52}))
+    height = 150 + 32 * len(rows)
+    figure = go.Figure(layout=plain_layout(height=height, margin={"l": 80, "r": 24, "t": 84, "b": 52}))
     for place, key in enumerate(keys):
         own = [row for row in rows if row["contender"] == key]
         colour, symbol = _LOOKS.get(key, (INK, "x"))
@@ -64,10 +65,12 @@ def bench_figure(summary: Table, titles: dict[str, str], against: str = "transfo
             "font": {"size": 15},
             "x": 0,
             "xref": "paper",
+            "y": 1 - 14 / height,
+            "yanchor": "top",
         },
         xaxis=axis("times as fast (median of paired ratios, bars: quartiles)", rangemode="tozero"),
         yaxis=axis(None, tickvals=[len(kinds) - 1 - i for i in range(len(kinds))], ticktext=kinds, showgrid=False),
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
     )
     return figure
 

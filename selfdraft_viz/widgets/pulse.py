@@ -12,7 +12,7 @@ from typing import Any
 
 import anywidget
 
-from selfdraft_viz.widgets.assets import STATIC
+from selfdraft_viz.widgets.assets import KEEP_KEYS, STATIC
 
 FAREWELL_SECONDS = 2.0
 """After the last view said goodbye: time for another to appear, as when a cell is moved."""
@@ -21,11 +21,14 @@ SILENCE_SECONDS = 20.0
 HIDDEN_SECONDS = 240.0
 """Without a beat from a page in the background, where browsers slow timers down to one a minute."""
 
-_ESM = """
+_ESM = (
+    KEEP_KEYS
+    + """
 function render({ model, el }) {
   const view = Math.random().toString(36).slice(2);
   const beat = () => model.send({ type: "beat", view, hidden: document.hidden });
   el.style.display = "none";
+  keepKeys(el);
   beat();
   const timer = setInterval(beat, 2000);
   document.addEventListener("visibilitychange", beat);
@@ -37,6 +40,7 @@ function render({ model, el }) {
 }
 export default { render };
 """
+)
 
 
 class Pulse(anywidget.AnyWidget):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -10,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,9 +44,23 @@ def chromium() -> str:
     pytest.skip(reason)
 
 
-@contextmanager
-def jupyterlab(folder: Path) -> Iterator[str]:
+def jupyterlab(folder: Path) -> AbstractContextManager[str]:
     """JupyterLab over `folder`, with settings of its own. Gives its address; ends it and its kernels."""
+    command = [
+        "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--ServerApp.root_dir={folder}",
+        "--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True",
+        "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    return _server(folder, command, "/api/status")
+
+
+def voila(folder: Path, notebook: str) -> AbstractContextManager[str]:
+    """A notebook as Voila serves it. Gives its address; ends it and its kernels."""
+    return _server(folder, ["-m", "voila", notebook, "--no-browser", "--Voila.ip=127.0.0.1"], "/voila/static/")
+
+
+@contextmanager
+def _server(folder: Path, command: list[str], alive: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -62,28 +76,24 @@ def jupyterlab(folder: Path) -> Iterator[str]:
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
     }
-    command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-        f"--ServerApp.root_dir={folder}", "--IdentityProvider.token=", "--ServerApp.password=",
-        "--ServerApp.disable_check_xsrf=True", "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]  # fmt: skip
-    log = folder / "jupyterlab.log"
+    log = folder / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+            [sys.executable, *command, f"--port={port}"],
+            cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 60
         while True:
             try:
-                with urllib.request.urlopen(f"{address}/api/status", timeout=2) as answer:
-                    json.load(answer)
+                urllib.request.urlopen(f"{address}{alive}", timeout=2).close()
+                break
+            except urllib.error.HTTPError:  # it answers
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+                    pytest.fail(f"{command[1]} did not start:\n{log.read_text()[-3000:]}")
                 time.sleep(0.3)
         yield address
     finally:
@@ -149,6 +159,6 @@ def browser(width: int = 1500, height: int = 1400) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=executable, args=_CHROMIUM)
         try:
-            yield Browser(launched.new_page(viewport={"width": width, "height": height}))
+            yield Browser(launched.new_context(viewport={"width": width, "height": height}).new_page())
         finally:
             launched.close()

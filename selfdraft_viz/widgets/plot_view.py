@@ -88,7 +88,7 @@ class PlotView(anywidget.AnyWidget):
                         patches.append({"trace": index, "path": path, "value": value})
                     else:
                         continue
-                    known[path] = value
+                    known[path] = value.copy() if isinstance(value, np.ndarray) else value  # its owner may change it
             changed = {path: value for path, value in (layout or {}).items() if self._layout.get(path) != value}
             self._layout.update(changed)
             if patches or changed:

@@ -111,3 +111,12 @@ def test_clicks_arrive_with_what_was_clicked() -> None:
     shown._handle_custom_msg({"type": "click", "x": 3, "y": 0.5, "trace": 0}, [])
     shown._handle_custom_msg("nonsense", [])
     assert clicks == [(3, 0.5, 0)]
+
+
+def test_an_array_that_changes_in_place_is_sent_again() -> None:
+    """As the staircase's cells do: what was sent is compared with, not what the array has become."""
+    sent, cells = view(), np.zeros(6, dtype="int16")
+    sent.update([{"y": cells}, {}])
+    cells[2:4] = 5
+    sent.update([{"y": cells}, {}])
+    assert list(sent.page.columns[0]["y"]) == [0, 0, 5, 5, 0, 0]

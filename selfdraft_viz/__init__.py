@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from selfdraft_viz.lab.training import train_exit_heads
     from selfdraft_viz.model import Comparison, Model, load
     from selfdraft_viz.trace import Trace, TraceRecorder
-    from selfdraft_viz.widgets import Explorer
+    from selfdraft_viz.widgets import Explorer, TraceViewer
 
 _LAZY = {
     "Comparison": "selfdraft_viz.model",
@@ -51,6 +51,7 @@ _LAZY = {
     "Model": "selfdraft_viz.model",
     "Trace": "selfdraft_viz.trace",
     "TraceRecorder": "selfdraft_viz.trace",
+    "TraceViewer": "selfdraft_viz.widgets",
     "load": "selfdraft_viz.model",
     "train_exit_heads": "selfdraft_viz.lab.training",
 }
@@ -82,6 +83,7 @@ __all__ = [
     "SettingsError",
     "Trace",
     "TraceRecorder",
+    "TraceViewer",
     "UnsupportedModelError",
     "load",
     "train_exit_heads",

@@ -63,7 +63,14 @@ def test_the_wheel_holds_the_package_its_assets_and_the_notebooks(wheel: Path) -
     assert {f"notebooks/{name}" for name in files_below(ROOT / "notebooks")} <= packed
     assert "assets/prompts.json" in packed
     assert "assets/tales-14m/model.safetensors" in packed
-    assert {path.name for path in wheel.iterdir()} == {"selfdraft_viz", f"selfdraft_viz-{sv.__version__}.dist-info"}
+    distribution = f"selfdraft_viz-{sv.__version__}"
+    assert {path.name for path in wheel.iterdir()} == {
+        "selfdraft_viz",
+        f"{distribution}.dist-info",
+        f"{distribution}.data",
+    }
+    voila = "data/share/jupyter/voila/templates/selfdraft/index.html.j2"
+    assert voila in files_below(wheel / f"{distribution}.data")
 
 
 def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:

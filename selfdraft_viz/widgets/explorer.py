@@ -18,7 +18,7 @@ from selfdraft_viz.widgets.files import FileControls
 from selfdraft_viz.widgets.kernel import LoopProbe, this_cell
 from selfdraft_viz.widgets.look import Look
 from selfdraft_viz.widgets.model_controls import ModelControls
-from selfdraft_viz.widgets.pins import COLUMNS, described
+from selfdraft_viz.widgets.pins import COLUMNS
 from selfdraft_viz.widgets.prompt_controls import PromptControls
 from selfdraft_viz.widgets.pulse import Pulse
 from selfdraft_viz.widgets.session import Decode, Recorded, Session
@@ -210,7 +210,7 @@ class Explorer(ipw.VBox):
         if trace is None or decode is None:
             raise ValueError("there is nothing to save yet: run a decode first")
         pins = self._views.pins
-        rows = [COLUMNS, described("this run", decode, decode.settings), *pins.table.rows] if len(pins) else []
+        rows = [COLUMNS, *pins.table.rows] if len(pins) else []
         return page(trace, decode.plain_trace, pins.curves, rows, self.selected)
 
     def save(self, path: str | Path) -> Path:

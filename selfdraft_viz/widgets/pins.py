@@ -15,6 +15,7 @@ COLUMNS = [
     "run", "prompt", "settings", "tokens", "acceptance rate", "tokens per round", "mean exit depth",
     "layer passes per token", "tokens per second", "speedup", "equal",
 ]  # fmt: skip
+LIVE = "this run"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Pins:
 
     def __init__(self) -> None:
         self._pins: list[Pin] = []
+        self._live: list[str] = []
         self._count = 0
         self.table = TextTable(columns=COLUMNS)
         self.table.add_class("sv-pinned")
@@ -57,8 +59,13 @@ class Pins:
         tables = decode.tables
         curves = pinned_curves(name, tables.tokens, tables.rounds, len(decode.prompt_ids))
         self._pins = [*self._pins, Pin(curves, described(name, decode, settings))][-MOST_PINS:]
-        self._show()
+        self.show_live(decode, settings)
         return name
+
+    def show_live(self, decode: Decode, settings: Settings | None) -> None:
+        """The live run as the table's first row, where there is something to compare it with."""
+        self._live = described(LIVE, decode, settings)
+        self._show()
 
     def remove(self, name: str | None = None) -> None:
         """Let go of the run of that name; None = of all.
@@ -73,8 +80,8 @@ class Pins:
 
     def _show(self) -> None:
         with self.table.hold_sync():
-            self.table.caption = "Pinned runs" if self._pins else ""
-            self.table.rows = [pin.row for pin in self._pins]
+            self.table.caption = "Runs compared" if self._pins else ""
+            self.table.rows = [self._live, *(pin.row for pin in self._pins)] if self._pins else []
 
 
 def described(name: str, decode: Decode, settings: Settings | None) -> list[str]:

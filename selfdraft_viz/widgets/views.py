@@ -126,6 +126,8 @@ class Views:
             self._show_figures(session)
             if whole:
                 self._describe(session)
+                if len(self.pins):
+                    self.pins.show_live(session, session.settings)
 
     def show_settings(self, settings: Settings, exit_layers: Sequence[int], num_layers: int) -> None:
         """Settings have moved, of the model with these layers. A trace of another model is left alone."""

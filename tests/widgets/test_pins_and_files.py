@@ -35,7 +35,11 @@ def test_a_pinned_run_stays_under_the_next(explorer: sv.Explorer) -> None:
     explorer.pin("first")
     explorer.settings = sv.Settings(sv.NoAnnealing(), threshold=0.3)
     explorer.run().wait(60)
-    row = dict(zip(COLUMNS, explorer._views.pins.table.rows[0], strict=True))
+    live, row = (dict(zip(COLUMNS, row, strict=True)) for row in explorer._views.pins.table.rows)
+    now = explorer.trace.summary()
+    assert live["run"] == "this run"
+    assert live["layer passes per token"] == f"{now['layer_passes_per_token']:.1f} of 16"
+    assert "no annealing; threshold 0.3" in live["settings"]
     assert row["run"] == "first"
     assert row["acceptance rate"] == f"{100 * summary['acceptance_rate']:.0f} %"
     assert row["tokens per round"] == f"{summary['tokens_per_round']:.2f}"
@@ -65,8 +69,8 @@ def test_settings_that_changed_while_it_ran_are_said_so() -> None:
     explorer.seconds_per_step = 0
     explorer.wait(60)
     explorer.pin()
-    assert "changed while it ran" in explorer._views.pins.table.rows[0][2]
-    assert explorer._views.pins.table.rows[0][-1] == "not checked"
+    assert "changed while it ran" in explorer._views.pins.table.rows[1][2]
+    assert explorer._views.pins.table.rows[1][-1] == "not checked"
 
 
 def test_nothing_to_pin_or_save_is_an_error_in_words(tmp_path: Path) -> None:

@@ -59,6 +59,12 @@ function render({ model, el }) {
   let dirty = false;
   let gone = false;
 
+  // The camera of the figure saves SVG; this one the same as pixels.
+  const png = () => ({
+    name: "Download plot as a PNG", icon: library.Icons.disk,
+    click: (shown) => library.downloadImage(shown, { format: "png", scale: 2, filename: "selfdraft" }),
+  });
+
   async function draw() {
     if (!library || !figure || gone) return;
     if (drawing) { dirty = true; return; }
@@ -69,7 +75,7 @@ function render({ model, el }) {
       if (gone) return;
       revision += 1;
       const data = figure.data.map((trace) => ({ ...trace }));
-      await library.react(plot, data, { ...figure.layout, datarevision: revision }, figure.config);
+      await library.react(plot, data, { ...figure.layout, datarevision: revision }, { ...figure.config, modeBarButtonsToAdd: [png()] });
       plot.dataset.frames = revision;
     } while (dirty);
     drawing = false;

@@ -172,14 +172,16 @@ def test_markup_in_the_prompt_is_harmless(lab: Browser) -> None:
 
 def shapes(lab: Browser, plot: int) -> list[dict]:
     """Rectangles that a plot draws around what is selected."""
-    drawn = lab.page.locator(".sv-explorer .js-plotly-plot").nth(plot)
+    drawn = lab.page.locator(".sv-explorer .sv-plot").nth(plot)
+    drawn.scroll_into_view_if_needed()
+    lab.page.wait_for_timeout(800)
     return drawn.evaluate(
         "plot => plot._fullLayout.shapes.filter(s => s.type === 'rect').map(s => ({x0: s.x0, x1: s.x1}))"
     )
 
 
 def plot_number(lab: Browser, words: str) -> int:
-    labels = lab.page.locator(".sv-explorer .js-plotly-plot").evaluate_all("all => all.map(p => p.ariaLabel ?? '')")
+    labels = lab.page.locator(".sv-explorer .sv-plot").evaluate_all("all => all.map(p => p.ariaLabel ?? '')")
     return next(index for index, label in enumerate(labels) if words in label)
 
 

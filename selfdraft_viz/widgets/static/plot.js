@@ -58,6 +58,7 @@ function render({ model, el }) {
   let drawing = false;
   let dirty = false;
   let gone = false;
+  let seen = true; // a plot out of sight is drawn when it comes into sight, not before
 
   // The camera of the figure saves SVG; this one the same as pixels.
   const png = () => ({
@@ -66,7 +67,7 @@ function render({ model, el }) {
   });
 
   async function draw() {
-    if (!library || !figure || gone) return;
+    if (!library || !figure || gone || !seen) return;
     if (drawing) { dirty = true; return; }
     drawing = true;
     do {
@@ -117,10 +118,13 @@ function render({ model, el }) {
   });
   const watcher = new ResizeObserver(() => { if (library && plot._fullLayout) library.Plots.resize(plot); });
   watcher.observe(el);
+  const sight = new IntersectionObserver((entries) => { seen = entries[entries.length - 1].isIntersecting; if (seen) draw(); }, { rootMargin: "100px" });
+  sight.observe(plot);
 
   return () => {
     gone = true;
     watcher.disconnect();
+    sight.disconnect();
     model.off("msg:custom", receive);
     if (library) library.purge(plot);
   };

@@ -2,7 +2,7 @@
 
 *Logit lens* (nostalgebraist 2020): the model's own final norm and LM head, on the shallow hidden state as it is.
 *Trained*: an affine translator per exit layer first (the tuned lens of Belrose et al., arXiv 2303.08112), started at
-the identity. The base model's parameters are never touched.
+the identity, a whole matrix or a low-rank one. The base model's parameters are never touched.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from selfdraft_viz.errors import HeadsMismatchError, LoadError
 from selfdraft_viz.layered.families import parameters_of
 from selfdraft_viz.layered.kernels import pack_linears
 from selfdraft_viz.settings import check_exit_layers
+from selfdraft_viz.translators import LowRank, Translator, as_translator, moved
 
 if TYPE_CHECKING:
     from selfdraft_viz.layered import LayeredModel
 
 HEADS_FILE = "exit_heads.safetensors"
 _FORMAT = "selfdraft_viz exit heads"
-_FORMAT_VERSION = "1"
+_FORMAT_VERSIONS = ("1", "2")  # 2 where there are low-rank translators
 
 
 class ExitHeads:
@@ -38,7 +38,8 @@ class ExitHeads:
 
     Args:
         exit_layers: the layers they read, in 1..L-1.
-        translators: for each exit layer a (width, width) weight and a (width,) bias; None = logit lens.
+        translators: for each exit layer a (width, width) weight and a (width,) bias, or low-rank factors (width, rank)
+            and (rank, width) and a (width,) bias, see `selfdraft_viz.translators`; None = logit lens.
         metadata: what the heads know of their model and training; saved with them. See `describe_base`.
         vocabulary: (tokens,) the token ids that the heads can draft, where that is not the whole vocabulary; None =
             all. A check reads the unembedding rows of these alone, which is most of its cost; its probabilities are
@@ -47,6 +48,7 @@ class ExitHeads:
     Attributes:
         exit_layers: shallow first.
         trained: whether there are translators.
+        translators: by exit layer an `Affine` or a `LowRank`; None = logit lens.
         metadata: plain JSON data.
         vocabulary: as above, in ascending order.
     """
@@ -54,12 +56,14 @@ class ExitHeads:
     def __init__(
         self,
         exit_layers: Sequence[int],
-        translators: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+        translators: Mapping[int, tuple[Tensor, ...]] | None = None,
         metadata: Mapping[str, Any] | None = None,
         vocabulary: Tensor | None = None,
     ) -> None:
         self.exit_layers = check_exit_layers(exit_layers)
-        self.translators = None if translators is None else {layer: translators[layer] for layer in self.exit_layers}
+        self.translators: dict[int, Translator] | None = (
+            None if translators is None else {layer: as_translator(translators[layer]) for layer in self.exit_layers}
+        )
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.vocabulary = None if vocabulary is None else vocabulary.to(torch.int64).sort().values
         self._token_ids: list[int] | None = None if self.vocabulary is None else self.vocabulary.tolist()
@@ -77,8 +81,7 @@ class ExitHeads:
         """(rows, width) hidden states after `layer` layers -> (rows, tokens) logits z of that exit, over
         `vocabulary`."""
         if self.translators is not None:
-            weight, bias = self.translators[layer]
-            hidden_states = F.linear(hidden_states, weight, bias)
+            hidden_states = self.translators[layer](hidden_states)
         return self.unembed(model, model.norm(hidden_states))
 
     def unembed(self, model: LayeredModel, normed: Tensor) -> Tensor:
@@ -105,11 +108,8 @@ class ExitHeads:
         """A copy whose translators are on `device` in `dtype`."""
         if self.translators is None:
             return self
-        moved = {
-            layer: (weight.to(device, dtype), bias.to(device, dtype))
-            for layer, (weight, bias) in self.translators.items()
-        }
-        return ExitHeads(self.exit_layers, moved, self.metadata, self.vocabulary)
+        there = {layer: moved(translator, device, dtype) for layer, translator in self.translators.items()}
+        return ExitHeads(self.exit_layers, there, self.metadata, self.vocabulary)
 
     def select(self, exit_layers: Sequence[int]) -> ExitHeads:
         """Only the heads at `exit_layers`.
@@ -141,14 +141,14 @@ class ExitHeads:
             path.mkdir(parents=True, exist_ok=True)
             path = path / HEADS_FILE
         tensors = {}
-        for layer, (weight, bias) in self.translators.items():
-            tensors[f"layer_{layer}.weight"] = weight.detach().cpu().contiguous()
-            tensors[f"layer_{layer}.bias"] = bias.detach().cpu().contiguous()
+        for layer, translator in self.translators.items():
+            for part, tensor in translator._asdict().items():
+                tensors[f"layer_{layer}.{part}"] = tensor.detach().cpu().contiguous()
         if self.vocabulary is not None:
             tensors["vocabulary"] = self.vocabulary.cpu().to(torch.int32)
         metadata = {
             "format": _FORMAT,
-            "format_version": _FORMAT_VERSION,
+            "format_version": _FORMAT_VERSIONS[any(isinstance(one, LowRank) for one in self.translators.values())],
             "exit_layers": json.dumps(self.exit_layers),
             "metadata": json.dumps(self.metadata),
         }
@@ -174,15 +174,15 @@ class ExitHeads:
             raise LoadError(f"{file} is damaged, or not a safetensors file: {error}") from error
         if header.get("format") != _FORMAT:
             raise LoadError(f"{file} is a safetensors file, but holds no exit heads of selfdraft_viz")
-        if header.get("format_version") != _FORMAT_VERSION:
+        if header.get("format_version") not in _FORMAT_VERSIONS:
             raise LoadError(
-                f"{file} has format version {header.get('format_version')}, this program reads {_FORMAT_VERSION}: "
+                f"{file} has format version {header.get('format_version')}, this program reads "
+                f"{' and '.join(_FORMAT_VERSIONS)}: "
                 "update selfdraft_viz, or train the heads again"
             )
         try:
             layers, metadata = json.loads(header["exit_layers"]), json.loads(header["metadata"])
-            names = {layer: (f"layer_{layer}.weight", f"layer_{layer}.bias") for layer in layers}
-            translators = {layer: (tensors[weight], tensors[bias]) for layer, (weight, bias) in names.items()}
+            translators = {layer: _read_translator(tensors, f"layer_{layer}") for layer in layers}
             return cls(layers, translators, metadata, tensors.get("vocabulary"))
         except KeyError as error:
             raise LoadError(f"{file} is incomplete: {error} is missing") from error
@@ -213,10 +213,10 @@ class ExitHeads:
                 f"({different}): load the heads of this model, train new ones, or use heads='logit lens'"
             )
         remedy = "load it from an undamaged file, train it again, or use heads='logit lens'"
-        for layer, (weight, bias) in self.translators.items():
-            if weight.shape != (model.width, model.width) or bias.shape != (model.width,):
+        for layer, translator in self.translators.items():
+            if not translator.fits(model.width):
                 raise LoadError(f"the exit head at layer {layer} is not {model.width} numbers wide: {remedy}")
-            if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+            if not all(torch.isfinite(tensor).all() for tensor in translator):
                 raise LoadError(f"the exit head at layer {layer} holds NaN or infinite numbers: {remedy}")
 
     @staticmethod
@@ -227,6 +227,11 @@ class ExitHeads:
                 f"the {len(ids)} token ids that the exit heads draft must be different ones in 0..{vocab_size - 1}: "
                 "load the heads from an undamaged file, or train them again"
             )
+
+
+def _read_translator(tensors: Mapping[str, Tensor], name: str) -> Translator:
+    parts = ("up", "down", "bias") if f"{name}.up" in tensors else ("weight", "bias")
+    return as_translator(tuple(tensors[f"{name}.{part}"] for part in parts))
 
 
 def _rows_of(unembedding: nn.Linear, vocabulary: Tensor, device: torch.device) -> nn.Linear:

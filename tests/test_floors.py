@@ -19,7 +19,7 @@ PACKAGE = Path(sv.__file__).parent
 FLOORS = [
     {"events", "settings", "schedules", "policies", "text", "errors", "glossary", "progress"},
     {"layered"},
-    {"heads", "noise"},
+    {"heads", "translators", "noise"},
     {"decoding"},
     {"trace"},
     {"model"},

@@ -55,12 +55,16 @@ def test_identity_translators_are_the_logit_lens(family: str) -> None:
 
 
 @examples(12)
-@given(seed=st.integers(0, 1000), words=st.none() | st.sets(st.integers(0, tiny.VOCABULARY - 1), min_size=1))
+@given(
+    seed=st.integers(0, 1000),
+    rank=st.none() | st.integers(1, tiny.WIDTH),
+    words=st.none() | st.sets(st.integers(0, tiny.VOCABULARY - 1), min_size=1),
+)
 def test_saved_heads_come_back_as_they_were(
-    seed: int, words: set[int] | None, tmp_path_factory: pytest.TempPathFactory
+    seed: int, rank: int | None, words: set[int] | None, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Breaks when a weight, a layer, the vocabulary or the metadata changes on the way through a file."""
-    model = tiny.with_random_heads(tiny.load("llama", [1, 2, 4]), seed)
+    """Breaks when a weight, a factor, a layer, the vocabulary or the metadata changes on the way through a file."""
+    model = tiny.with_random_heads(tiny.load("llama", [1, 2, 4]), seed, rank=rank)
     vocabulary = None if words is None else torch.tensor(sorted(words, reverse=True))
     metadata = {**model.heads.metadata, "training": {"steps": seed, "loss": "argmax"}}
     heads = sv.ExitHeads(model.exit_layers, model.heads.translators, metadata, vocabulary)
@@ -76,6 +80,45 @@ def test_saved_heads_come_back_as_they_were(
                 assert torch.equal(ours, theirs)
         assert loaded.vocabulary is None if words is None else loaded.vocabulary.tolist() == sorted(words)
         assert model.with_heads(loaded).heads.metadata == metadata
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox"])
+@torch.no_grad()
+def test_a_low_rank_head_is_the_whole_matrix_that_it_stands_for(family: str, tmp_path: Path) -> None:
+    """Breaks when the factors are multiplied otherwise than I + up down, or kept in a file as a whole matrix."""
+    lens = tiny.load(family, [1, 3])
+    thin = tiny.with_random_heads(lens, rank=3, strength=0.8)
+    whole = lens.with_heads(
+        sv.ExitHeads(
+            [1, 3],
+            {layer: (one.matrix(), one.bias) for layer, one in thin.heads.translators.items()},
+            thin.heads.metadata,
+        )
+    )
+    hidden = rows(lens)
+    for layer in (1, 3):
+        ours, theirs = (model.heads.logits(model.layered, layer, hidden) for model in (thin, whole))
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        assert not torch.allclose(ours, lens.heads.logits(lens.layered, layer, hidden), atol=1e-3)
+    sizes = [model.heads.save(tmp_path / name).stat().st_size for name, model in (("thin", thin), ("whole", whole))]
+    numbers = (2 * (2 * 3 + 1) * tiny.WIDTH, 2 * (tiny.WIDTH + 1) * tiny.WIDTH)
+    assert sizes[1] - sizes[0] == pytest.approx(8 * (numbers[1] - numbers[0]), abs=200)
+    assert thin.heads.to("cpu", torch.float32).translators[1].up.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("bitwise", [False, True])
+def test_decoding_with_low_rank_heads_is_exact(family: str, bitwise: bool) -> None:
+    """Breaks when low-rank heads change what is committed, or are left out of the checks of a decode."""
+    lens = sv.load(tiny.base(family), exit_layers=[1, 3], bitwise=bitwise)
+    thin = tiny.with_random_heads(lens, rank=2, strength=1.0)
+    for sampling in (None, sv.Sampling(seed=3)):
+        compared = thin.compare([3, 1], sv.Settings(threshold=0.05), max_new_tokens=24, sampling=sampling)
+        assert compared.equal
+        assert compared.selfdraft.summary()["accepted"] > 0
+    how = sv.Settings(threshold=sv.NEVER)
+    checks = [one.generate([3, 1], how, max_new_tokens=8).exit_checks["confidence"].tolist() for one in (lens, thin)]
+    assert checks[0] != checks[1]
 
 
 @examples(25)
@@ -168,6 +211,11 @@ def test_heads_of_the_wrong_shape_or_vocabulary_are_refused() -> None:
     for damaged in ((weight[:-1], bias), (weight, bias[:-1]), (bias, bias)):
         with pytest.raises(sv.LoadError, match="not 32 numbers wide"):
             model.with_heads(sv.ExitHeads([1], {1: damaged}, model.heads.metadata))
+    for damaged in ((weight[:, :2], weight[:3], bias), (weight[:, :2], weight[:2, :5], bias), (bias, weight, bias)):
+        with pytest.raises(sv.LoadError, match="not 32 numbers wide"):
+            model.with_heads(sv.ExitHeads([1], {1: damaged}, model.heads.metadata))
+    with pytest.raises(ValueError, match=r"4 tensors: use \(weight, bias\), or \(up, down, bias\)"):
+        sv.ExitHeads([1], {1: (weight, weight, bias, bias)})
     for words in ([], [3, 3], [-1, 2], [5, tiny.VOCABULARY]):
         vocabulary = torch.tensor(words, dtype=torch.int64)
         with pytest.raises(sv.LoadError, match=rf"different ones in 0\.\.{tiny.VOCABULARY - 1}"):
@@ -217,8 +265,9 @@ def test_files_that_hold_no_heads_are_refused_in_words(saved: Path, tmp_path: Pa
         save_file(tensors, other, metadata={**header, **changes})
         return other
 
-    with pytest.raises(sv.LoadError, match=r"format version 99, this program reads 1: update selfdraft_viz"):
+    with pytest.raises(sv.LoadError, match=r"format version 99, this program reads 1 and 2: update selfdraft_viz"):
         sv.ExitHeads.load(rewritten(format_version="99"))
+    assert header["format_version"] == "1"  # whole matrices: what older programs read, too
     with pytest.raises(sv.LoadError, match=r"incomplete: 'layer_3\.weight' is missing"):
         sv.ExitHeads.load(rewritten(exit_layers=json.dumps([1, 2, 3])))
     for damage in ({"exit_layers": "[1,"}, {"exit_layers": "[0]"}, {"exit_layers": "7"}, {"metadata": "{"}):

@@ -200,18 +200,25 @@ def load(family: str, exit_layers: Sequence[int] | None = None, seed: int = 0) -
     return sv.load(base(family, seed), exit_layers=exit_layers)
 
 
-def with_random_heads(model: sv.Model, seed: int = 0, strength: float = 0.2) -> sv.Model:
-    """The same model with trained-looking heads: random translators near the identity."""
+def with_random_heads(model: sv.Model, seed: int = 0, strength: float = 0.2, rank: int | None = None) -> sv.Model:
+    """The same model with trained-looking heads: random translators near the identity, whole or of a low rank."""
     generator = torch.Generator().manual_seed(seed)
     width = model.layered.width
-    translators = {
-        layer: (
-            torch.eye(width, dtype=model.dtype)
-            + strength * torch.randn(width, width, generator=generator, dtype=model.dtype) * width**-0.5,
-            strength * torch.randn(width, generator=generator, dtype=model.dtype),
-        )
-        for layer in model.exit_layers
-    }
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=model.dtype)
+
+    def translator() -> tuple[torch.Tensor, ...]:
+        if rank is not None:
+            return (
+                strength * normal(width, rank) * rank**-0.5,
+                normal(rank, width) * width**-0.5,
+                strength * normal(width),
+            )
+        identity = torch.eye(width, dtype=model.dtype)
+        return identity + strength * normal(width, width) * width**-0.5, strength * normal(width)
+
+    translators = {layer: translator() for layer in model.exit_layers}
     return model.with_heads(
         sv.ExitHeads(model.exit_layers, translators, {"base": {"id": model.name, **describe_base(model.layered)}})
     )

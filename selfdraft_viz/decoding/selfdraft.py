@@ -229,7 +229,8 @@ class ExitReading:
 def read_exit(request: Request, hidden_states: Tensor, layer: int, temperature: float) -> ExitReading:
     """One exit head on one row, (1, width). One read back from the device."""
     compiled = request.model.compiled
-    if compiled is not None and (head := compiled.head(request.heads, layer)) is not None:
+    if compiled is not None:
+        head = compiled.head(request.heads, layer)
         scores, best_column, *both = compiled.exit(head, hidden_states.numpy(), temperature)
         full = both[1] if request.detail == "full" else None
         return ExitReading(torch.from_numpy(scores), request.heads.token_id(best_column), both[0], full)

@@ -29,6 +29,7 @@ from selfdraft_viz.heads import ExitHeads, describe_base
 from selfdraft_viz.lab.corpus import own_samples, token_windows
 from selfdraft_viz.layered import LayeredModel
 from selfdraft_viz.settings import check_exit_layers
+from selfdraft_viz.translators import Affine, LowRank, Translator
 
 if TYPE_CHECKING:
     from selfdraft_viz.model import Model
@@ -79,7 +80,7 @@ def train_exit_heads(
             head learns to be unsure.
         start: trained heads to go on from, with their vocabulary; None = the identity, that is the logit lens.
         rank: learn translators I + U V with this many rows in V, 1..width: 2 * rank * width numbers an exit to train
-            instead of width * width. The heads that come out are whole matrices as ever. None = full rank.
+            instead of width * width, and to multiply a row with in every check. None = full rank, or that of `start`.
         autocast: bfloat16 autocast in the forward passes; None = on CUDA only.
         progress: show a progress bar (tqdm.auto).
 
@@ -97,7 +98,7 @@ def train_exit_heads(
     layers = check_exit_layers(model.exit_layers if exit_layers is None else exit_layers, layered.num_layers)
     recipe = _Recipe(loss, steps, batch_size, window, learning_rate, weight_decay, warmup, seed)
     recipe.check()
-    _check_rank(rank, layered.width, start)
+    rank = _rank(rank, layered.width, start)
     train, held_out = _data(model, texts, validation, recipe, progress)
     autocast = layered.device.type == "cuda" if autocast is None else autocast
     if start is not None:
@@ -139,7 +140,7 @@ def train_exit_heads(
     seconds = seconds_before + time.perf_counter() - started
     state.save(step, seconds, translators, optimizer)
 
-    heads = ExitHeads(layers, translators.merged(), vocabulary=draftable)
+    heads = ExitHeads(layers, translators.learned(), vocabulary=draftable)
     after = agreement(
         layered, heads.to(layered.device, layered.dtype), held_out, batch_size=batch_size, autocast=autocast
     )
@@ -306,9 +307,7 @@ class _Translators(nn.Module):
         if start is not None and start.translators is not None:
             with torch.no_grad():
                 for layer in layers:
-                    weight, bias = start.translators[layer]
-                    self._last(layer).weight.copy_(weight - torch.eye(width))
-                    self._last(layer).bias.copy_(bias)
+                    self._take_over(layer, start.translators[layer])
 
     def forward(self, layer: int, hidden_states: Tensor) -> Tensor:
         return hidden_states + self.linears[layer](hidden_states.float()).to(hidden_states.dtype)
@@ -316,38 +315,47 @@ class _Translators(nn.Module):
     def of(self, layer: int) -> Iterator[nn.Parameter]:
         return self.linears[layer].parameters()
 
-    def merged(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """By layer the weight I + D and the bias, float32."""
-        merged = {}
+    def learned(self) -> dict[int, Translator]:
+        """By layer the whole matrix I + D, or the factors U and V, and the bias, float32."""
+        learned: dict[int, Translator] = {}
         for layer in self.layers:
-            linear, last = self.linears[layer], self._last(layer)
-            weight = last.weight.detach()
-            if isinstance(linear, nn.Sequential):
-                narrow = linear[0]
-                assert isinstance(narrow, nn.Linear)
-                weight = weight @ narrow.weight.detach()
-            identity = torch.eye(weight.shape[0], device=weight.device)
-            merged[layer] = (identity + weight, last.bias.detach().clone())
-        return merged
+            *narrow, last = self._parts(layer)
+            weight, bias = last.weight.detach(), last.bias.detach()
+            identity = torch.eye(len(bias), device=bias.device)
+            learned[layer] = (
+                LowRank(weight, narrow[0].weight.detach(), bias) if narrow else Affine(identity + weight, bias)
+            )
+        return learned
 
-    def _last(self, layer: int) -> nn.Linear:
+    def _take_over(self, layer: int, translator: Translator) -> None:
+        *narrow, last = self._parts(layer)
+        if narrow and isinstance(translator, LowRank):
+            narrow[0].weight.copy_(translator.down)
+            last.weight.copy_(translator.up)
+        else:
+            last.weight.copy_(translator.matrix() - torch.eye(len(translator.bias)))
+        last.bias.copy_(translator.bias)
+
+    def _parts(self, layer: int) -> list[nn.Linear]:
+        """V, where there is a rank, and the last one, D or U."""
         linear = self.linears[layer]
-        last = linear[-1] if isinstance(linear, nn.Sequential) else linear
-        assert isinstance(last, nn.Linear)
-        return last
+        return [part for part in linear.modules() if isinstance(part, nn.Linear)]
 
 
-def _check_rank(rank: int | None, width: int, start: ExitHeads | None) -> None:
-    if rank is None:
-        return
-    if isinstance(rank, bool) or not hasattr(rank, "__index__") or not 1 <= rank <= width:
+def _rank(rank: int | None, width: int, start: ExitHeads | None) -> int | None:
+    """The rank to learn at: of heads trained before, it is theirs."""
+    if rank is not None and (isinstance(rank, bool) or not hasattr(rank, "__index__") or not 1 <= rank <= width):
         raise SettingsError(
             f"rank={rank!r}: use a whole number in 1..{width}, the model's width, or None for full rank"
         )
-    if start is not None:
-        raise SettingsError(
-            "rank and start together: heads trained before are whole matrices, leave one of the two out"
-        )
+    if start is None or start.translators is None:
+        return rank
+    ranks = {one.down.shape[0] if isinstance(one, LowRank) else None for one in start.translators.values()}
+    theirs = ranks.pop() if len(ranks) == 1 else None
+    if rank is not None and rank != theirs:
+        has = "whole matrices" if theirs is None else f"of rank {theirs}"
+        raise SettingsError(f"rank={rank}, but the heads to start from are {has}: leave rank out, or start anew")
+    return theirs
 
 
 @dataclass(frozen=True)

@@ -210,14 +210,17 @@ def test_batched_continuations_are_those_of_ordinary_decoding(family):
         assert row.tolist() == [*prompt.tolist(), *plain.token_ids]
 
 
-def test_low_rank_translators_learn_and_stay_low_rank(model, windows):
-    recipe = {**RECIPE, "steps": 150}
+def test_low_rank_translators_learn_and_stay_low_rank(model, windows, tmp_path):
+    held_out = own_samples(model, 60 * 16, 16, seed=2, progress=False)
+    recipe = {**RECIPE, "steps": 150, "validation": held_out}
     heads = sv.train_exit_heads(model, windows, rank=4, **recipe)
     training = heads.metadata["training"]
     assert training["rank"] == 4
     assert training["trained_parameters"] == 3 * (2 * 4 * tiny.WIDTH + tiny.WIDTH)
-    for weight, _ in heads.translators.values():
-        assert torch.linalg.matrix_rank(weight - torch.eye(tiny.WIDTH), atol=1e-4) <= 4
+    for translator in heads.translators.values():
+        assert (translator.up.shape, translator.down.shape) == ((tiny.WIDTH, 4), (4, tiny.WIDTH))
+    kept = agreement(model.layered, sv.ExitHeads.load(heads.save(tmp_path)), held_out)
+    assert kept == {layer: training["agreement"][str(layer)]["after"] for layer in heads.exit_layers}
     shares = training["agreement"].values()
     assert sum(share["after"] for share in shares) > sum(share["before"] for share in shares)
 
@@ -227,8 +230,9 @@ def test_a_low_rank_run_resumes(model, windows, tmp_path):
     checkpoint = tmp_path / "run.safetensors"
     sv.train_exit_heads(model, windows, rank=3, checkpoint=checkpoint, **RECIPE)
     again = sv.train_exit_heads(model, windows, rank=3, checkpoint=checkpoint, **RECIPE)
-    for layer, (weight, _) in whole.translators.items():
-        torch.testing.assert_close(again.translators[layer][0], weight)
+    for layer, translator in whole.translators.items():
+        for learned, resumed in zip(translator, again.translators[layer], strict=True):
+            torch.testing.assert_close(resumed, learned)
     with pytest.raises(sv.LoadError, match="another training run"):
         sv.train_exit_heads(model, windows, rank=2, checkpoint=checkpoint, **RECIPE)
 
@@ -237,9 +241,21 @@ def test_a_rank_out_of_range_is_refused(model, windows):
     for rank in (0, tiny.WIDTH + 1, 2.5):
         with pytest.raises(sv.SettingsError, match=r"1\.\.32"):
             sv.train_exit_heads(model, windows, rank=rank, **RECIPE)
-    heads = sv.train_exit_heads(model, windows, **{**RECIPE, "steps": 1})
-    with pytest.raises(sv.SettingsError, match="leave one"):
-        sv.train_exit_heads(model, windows, rank=2, start=heads, **RECIPE)
+
+
+def test_low_rank_heads_go_on_at_their_rank(model, windows):
+    first = sv.train_exit_heads(model, windows, rank=3, **RECIPE)
+    unmoving = {**RECIPE, "steps": 1, "learning_rate": 1e-12}
+    for rank in (None, 3):
+        second = sv.train_exit_heads(model, windows, start=first, rank=rank, **unmoving)
+        for layer, translator in first.translators.items():
+            for before, after in zip(translator, second.translators[layer], strict=True):
+                torch.testing.assert_close(after, before)
+    with pytest.raises(sv.SettingsError, match=r"rank=2, but the heads to start from are of rank 3: leave rank out"):
+        sv.train_exit_heads(model, windows, rank=2, start=first, **RECIPE)
+    whole = sv.train_exit_heads(model, windows, **unmoving)
+    with pytest.raises(sv.SettingsError, match="are whole matrices"):
+        sv.train_exit_heads(model, windows, rank=2, start=whole, **RECIPE)
 
 
 def test_documents_are_streamed_and_no_more_are_taken_than_needed(model):

@@ -111,11 +111,12 @@ def test_texts_are_those_of_transformers_and_selfdraft_ones_are_bitwise_plain(fa
             assert sampled == model.generate_plain(prompt, max_new_tokens=24, sampling=sampling).token_ids
 
 
+@pytest.mark.parametrize("rank", [None, 1, 5, 70])
 @pytest.mark.parametrize("vocabulary", [None, [2, 3, 50, 71, 90]])
-def test_an_exit_check_reads_what_the_head_says(vocabulary: list[int] | None) -> None:
+def test_an_exit_check_reads_what_the_head_says(vocabulary: list[int] | None, rank: int | None) -> None:
     """Breaks when the compiled check leaves out a translator, its bias, the norm, or the reduced vocabulary."""
     base = copy.deepcopy(tiny.base("llama", dtype=torch.float32))
-    plain = tiny.with_random_heads(sv.load(base, exit_layers=[1, 3]), strength=1.0)
+    plain = tiny.with_random_heads(sv.load(base, exit_layers=[1, 3], kernels="torch"), strength=1.0, rank=rank)
     compiled = sv.load(base, exit_layers=[1, 3], kernels="compiled")
     heads = plain.heads
     if vocabulary is not None:

@@ -275,6 +275,21 @@ def translate(hidden: np.ndarray, weight: np.ndarray, bias: np.ndarray, y: np.nd
                 y[r, i] += bias[i]
 
 
+@njit(parallel=True, **_OPTIONS)
+def translate_low_rank(hidden: np.ndarray, down: np.ndarray, up: np.ndarray, bias: np.ndarray, y: np.ndarray) -> None:
+    """A low-rank translator, through its two factors: hidden (rows, width), down (rank blocks, width, BLOCK), up
+    (blocks, rank, BLOCK), y (rows, blocks x BLOCK), written."""
+    rows = hidden.shape[0]
+    narrow = np.empty((rows, down.shape[0] * BLOCK), np.float32)
+    for block in range(down.shape[0]):  # few
+        product(hidden, down[block], narrow, rows, block * BLOCK)
+    for block in prange(up.shape[0]):
+        product(narrow, up[block], y, rows, block * BLOCK)
+        for r in range(rows):
+            for i in range(block * BLOCK, min((block + 1) * BLOCK, len(bias))):
+                y[r, i] += hidden[r, i] + bias[i]
+
+
 @njit(**_OPTIONS)
 def certainty(logits: np.ndarray, columns: int, temperature: float) -> tuple[int, float, float]:
     """Of one row of logits: the best column, and max softmax at `temperature` and at 1."""

@@ -49,9 +49,11 @@ def reason_against(model: LayeredModel) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class CompiledHead:
-    """One exit head: a translator (or None), and the unembedding of the tokens it can draft."""
+    """One exit head: the weights of its translator, in the order that they are multiplied with, and its bias; and the
+    unembedding of the tokens it can draft."""
 
-    translator: tuple[Array, Array] | None
+    translator: tuple[Array, ...]
+    bias: Array | None
     unembedding: Array
     columns: int
 
@@ -136,38 +138,39 @@ class CompiledModel:
 
     def exit(self, head: CompiledHead, hidden: Array, temperature: float) -> tuple[Array, int, float, float]:
         """One exit head on one row, (1, width): its logits, best column, confidence at `temperature` and at 1."""
-        from selfdraft_viz.layered.compiled.kernels import certainty, translate
+        from selfdraft_viz.layered.compiled.kernels import certainty, translate, translate_low_rank
 
         with _lock:
             _share_threads()
-            if head.translator is not None:
-                weight, bias = head.translator
-                translated = np.empty((len(hidden), weight.shape[0] * weight.shape[2]), np.float32)
-                translate(hidden, weight, bias, translated)
+            if head.translator:
+                last = head.translator[-1]
+                translated = np.empty((len(hidden), last.shape[0] * last.shape[2]), np.float32)
+                kernel = translate if len(head.translator) == 1 else translate_low_rank
+                kernel(hidden, *head.translator, head.bias, translated)
                 hidden = translated[:, : hidden.shape[1]]
             logits = self._unembed(hidden, head.unembedding, head.columns)
             return (logits, *certainty(logits[0], head.columns, temperature))
 
-    def head(self, heads: Heads, layer: int) -> CompiledHead | None:
-        """The exit head at `layer`, laid out when it is first asked for; None where it is of another kind."""
-        if heads.translators is not None and not _is_affine(heads.translators[layer]):
-            return None
+    def head(self, heads: Heads, layer: int) -> CompiledHead:
+        """The exit head at `layer`, laid out when it is first asked for."""
         by_layer = self._heads.setdefault(heads, {})
         if layer not in by_layer:
             by_layer[layer] = self._lay_out(heads, layer, next(iter(by_layer.values()), None))
         return by_layer[layer]
 
     def _lay_out(self, heads: Heads, layer: int, other: CompiledHead | None) -> CompiledHead:
-        translator = None
+        translator: tuple[Array, ...] = ()
+        bias = None
         if heads.translators is not None:
-            weight, bias = heads.translators[layer]
-            translator = _blocks([weight])[0], _numpy(bias)
+            weights = tuple(heads.translators[layer])[:-1]  # as they stand in the formula: the first is the outermost
+            translator = tuple(_blocks([weight])[0] for weight in reversed(weights))
+            bias = _numpy(heads.translators[layer][-1])
         if other is not None:
-            return CompiledHead(translator, other.unembedding, other.columns)
+            return CompiledHead(translator, bias, other.unembedding, other.columns)
         if heads.vocabulary is None:
-            return CompiledHead(translator, self.unembedding, self.columns)
+            return CompiledHead(translator, bias, self.unembedding, self.columns)
         rows = self.unembedding.transpose(0, 2, 1).reshape(-1, self.unembedding.shape[1])[heads.vocabulary.numpy()]
-        return CompiledHead(translator, _in_blocks(rows), len(rows))
+        return CompiledHead(translator, bias, _in_blocks(rows), len(rows))
 
     def _unembed(self, hidden: Array, unembedding: Array, columns: int) -> Array:
         from selfdraft_viz.layered.compiled.kernels import BLOCK, unembed
@@ -183,10 +186,6 @@ class CompiledModel:
             (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
             for parameter in self._model_parameters
         ]
-
-
-def _is_affine(translator: Any) -> bool:
-    return isinstance(translator, tuple) and len(translator) == 2 and translator[0].ndim == 2
 
 
 def _settle_threads() -> None:

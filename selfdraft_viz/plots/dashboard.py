@@ -44,9 +44,15 @@ def dashboard(trace: Trace, plain: Trace | None = None, pinned: Sequence[PinnedC
     first_position = len(trace.prompt_ids)
     widest = int(numbers(trace.rounds, "drafted").max(initial=1))
     fastest = max(float(np.nanmax(tokens_per_second(trace.tokens)[1], initial=1.0)), fastest_of(pinned))
-    figure = blank_dashboard(trace.num_layers, first_position, len(trace.token_ids), widest, fastest)
+    figure = blank_dashboard(trace.exit_layers, trace.num_layers, first_position, len(trace.token_ids), widest, fastest)
     data = dashboard_data(
-        trace.tokens, trace.drafts, trace.rounds, trace.exit_checks, trace.num_layers, plain.tokens if plain else None
+        trace.tokens,
+        trace.drafts,
+        trace.rounds,
+        trace.exit_checks,
+        trace.exit_layers,
+        trace.num_layers,
+        plain.tokens if plain else None,
     )
     data += pinned_data(pinned, first_position)
     for shown, properties in zip(figure.data, data, strict=True):
@@ -55,11 +61,17 @@ def dashboard(trace: Trace, plain: Trace | None = None, pinned: Sequence[PinnedC
 
 
 def blank_dashboard(
-    num_layers: int, first_position: int, new_tokens: int, widest: int = 6, fastest: float = 50.0
+    exit_layers: Sequence[int],
+    num_layers: int,
+    first_position: int,
+    new_tokens: int,
+    widest: int = 6,
+    fastest: float = 50.0,
 ) -> go.Figure:
     """The five views before anything is decoded.
 
     Args:
+        exit_layers: of the model.
         num_layers: L.
         first_position: position of the first new token.
         new_tokens: how many there can be; fixes the horizontal axis.
@@ -68,7 +80,7 @@ def blank_dashboard(
     """
     figure = make_subplots(rows=5, cols=1, shared_xaxes=True, row_heights=_ROW_HEIGHTS, vertical_spacing=0.075)
     groups = [
-        depth_traces(num_layers),
+        depth_traces(exit_layers, num_layers),
         confidence_traces(num_layers),
         rounds_traces(),
         acceptance_traces(),
@@ -79,9 +91,7 @@ def blank_dashboard(
             figure.add_trace(trace, row=row, col=1)
     for line, row in pinned_traces():
         figure.add_trace(line, row=row, col=1)
-    figure.update_layout(
-        plain_layout(height=HEIGHT, barmode="relative", bargap=0, margin={"t": 32, "b": 44, "l": 58, "r": 10})
-    )
+    figure.update_layout(plain_layout(height=HEIGHT, margin={"t": 32, "b": 44, "l": 58, "r": 10}))
     hidden = axis(None, showticklabels=False)
     figure.update_layout(
         xaxis=hidden,
@@ -135,6 +145,7 @@ def dashboard_data(
     drafts: Table,
     rounds: Table,
     checks: Table,
+    exit_layers: Sequence[int],
     num_layers: int,
     plain_tokens: Table | None = None,
 ) -> list[dict[str, Any]]:
@@ -144,7 +155,7 @@ def dashboard_data(
     Tables have the columns of a trace's tables; sequences in a mapping will do.
     """
     data = [
-        *depth_data(tokens, num_layers),
+        *depth_data(tokens, exit_layers, num_layers),
         *confidence_data(drafts, checks),
         *rounds_data(rounds),
         *acceptance_data(rounds),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from selfdraft_viz.plots.colours import INK, KIND_SYMBOLS, depth_scale
+from selfdraft_viz.plots.colours import INK, KIND_SYMBOLS, depth_colour
+from selfdraft_viz.plots.outlines import along, filled, handles, merged, outlines
 from selfdraft_viz.plots.style import axis
 from selfdraft_viz.plots.tables import Table, numbers, words
 
@@ -17,15 +19,14 @@ MEAN_WINDOW = 16
 """Tokens over which the running mean of depths is taken."""
 
 
-def depth_traces(num_layers: int) -> list[go.Bar | go.Scatter]:
-    """The traces of the view without data: a bar a token, and one trace of marks for each of `MARKED_KINDS`."""
-    bars = go.Bar(
-        name="exit depth",
-        width=1.0,
-        marker={"colorscale": depth_scale(), "cmin": 1, "cmax": num_layers, "line": {"width": 0}},
-        hovertemplate="position %{x}<br>exit depth: %{y} layers<extra></extra>",
-        showlegend=False,
-    )
+def depth_traces(exit_layers: Sequence[int], num_layers: int) -> list[go.Scatter]:
+    """The traces of the view without data: what a mouse meets in the bars, the bars of each depth there can be, and one
+    trace of marks for each of `MARKED_KINDS`."""
+    bars = [
+        filled(f"depth {depth}", depth_colour(depth, num_layers), showlegend=False)
+        for depth in _depths(exit_layers, num_layers)
+    ]
+    met = handles("exit depth", "position %{x}<br>exit depth: %{customdata} layers<extra></extra>")
     marks = [
         go.Scatter(
             name=kind,
@@ -43,15 +44,18 @@ def depth_traces(num_layers: int) -> list[go.Bar | go.Scatter]:
         hovertemplate=f"mean of the last {MEAN_WINDOW} tokens: %{{y:.1f}} layers<extra></extra>",
         legend="legend",
     )
-    return [bars, *marks, mean]
+    return [met, *bars, *marks, mean]
 
 
-def depth_data(tokens: Table, num_layers: int) -> list[dict[str, Any]]:
+def depth_data(tokens: Table, exit_layers: Sequence[int], num_layers: int) -> list[dict[str, Any]]:
     """What `depth_traces` show of a table of new tokens (columns position, kind, exit_depth): properties a trace."""
     position, depth, kind = numbers(tokens, "position"), numbers(tokens, "exit_depth"), words(tokens, "kind")
     new = kind != "prompt"
     position, depth, kind = position[new].astype("int32"), depth[new].astype("int16"), kind[new]
-    data: list[dict[str, Any]] = [{"x": position, "y": depth, "marker.color": depth}]
+    data: list[dict[str, Any]] = [along(position, depth)]
+    for level in _depths(exit_layers, num_layers):
+        first, last = merged(position[depth == level])
+        data.append(outlines(first - 0.5, last + 0.5, np.zeros(len(first)), np.full(len(first), level)))
     for marked in MARKED_KINDS:
         at = position[kind == marked]
         data.append({"x": at, "y": np.full(len(at), num_layers * 1.08, dtype="float32")})
@@ -74,3 +78,8 @@ def depth_axis(num_layers: int) -> dict[str, Any]:
     step = max(1, round(num_layers / 4))
     ticks = [*range(0, num_layers - step // 2, step), num_layers]
     return axis("layers", range=[0, num_layers * 1.18], tickvals=ticks)
+
+
+def _depths(exit_layers: Sequence[int], num_layers: int) -> list[int]:
+    """Every depth that a token can come from."""
+    return sorted({*exit_layers, num_layers})

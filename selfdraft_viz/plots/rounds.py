@@ -8,32 +8,29 @@ import numpy as np
 import plotly.graph_objects as go
 
 from selfdraft_viz.plots.colours import ACCEPTED, REJECTED
+from selfdraft_viz.plots.outlines import filled, handles, outlines
 from selfdraft_viz.plots.style import axis
 from selfdraft_viz.plots.tables import Table, numbers, words
 
+_THROWN_AWAY = "rgba(217, 96, 26, 0.35)"
+_GAP = 0.05
+"""Of a round's width, left free at each end."""
 
-def rounds_traces() -> list[go.Bar]:
-    """The traces of the view without data: accepted drafts upwards, rejected and dropped ones downwards, hatched."""
-    return [
-        go.Bar(
-            name="accepted",
-            marker={"color": ACCEPTED, "line": {"width": 0}},
-            hovertemplate="round %{customdata[0]}: %{customdata[1]} of %{customdata[2]} drafts accepted<br>"
-            "drafting stopped: %{customdata[3]}<extra></extra>",
-            legend="legend3",
-        ),
-        go.Bar(
-            name="rejected or dropped",
-            marker={
-                "color": "rgba(217, 96, 26, 0.35)",
-                "line": {"width": 1, "color": REJECTED},
-                "pattern": {"shape": "/", "fgcolor": REJECTED, "size": 6, "solidity": 0.35},
-            },
-            hovertemplate="round %{customdata[0]}: %{customdata[1]} of %{customdata[2]} drafts thrown away<br>"
-            "drafting stopped: %{customdata[3]}<extra></extra>",
-            legend="legend3",
-        ),
-    ]
+
+def rounds_traces() -> list[go.Scatter]:
+    """The traces of the view without data: accepted drafts upwards, rejected and dropped ones downwards, hatched; after
+    each what a mouse meets in its bars."""
+    hatched = {"shape": "/", "fgcolor": REJECTED, "bgcolor": _THROWN_AWAY, "size": 6, "solidity": 0.35}
+    looks: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+        ("accepted", "accepted", ACCEPTED, {}),
+        ("rejected or dropped", "thrown away", _THROWN_AWAY, {"fillpattern": hatched}),
+    )
+    traces: list[go.Scatter] = []
+    for name, what, colour, look in looks:
+        template = f"round %{{customdata[0]}}: %{{customdata[1]}} of %{{customdata[2]}} drafts {what}<br>"
+        traces.append(filled(name, colour, legend="legend3", **look))
+        traces.append(handles(name, template + "drafting stopped: %{customdata[3]}<extra></extra>"))
+    return traces
 
 
 def rounds_data(rounds: Table) -> list[dict[str, Any]]:
@@ -44,17 +41,19 @@ def rounds_data(rounds: Table) -> list[dict[str, Any]]:
     """
     first, committed = numbers(rounds, "first_position"), numbers(rounds, "committed")
     drafted, accepted = numbers(rounds, "drafted"), numbers(rounds, "accepted")
-    centre, width = (first + (committed - 1) / 2).astype("float32"), (committed * 0.9).astype("float32")
-    thrown_away = drafted - accepted
-    bars: list[dict[str, Any]] = []
-    for count, sign in ((accepted, 1), (thrown_away, -1)):
+    left, right = first - 0.5 + _GAP * committed, first - 0.5 + (1 - _GAP) * committed
+    data: list[dict[str, Any]] = []
+    for count, sign in ((accepted, 1), (drafted - accepted, -1)):
         some = count > 0
-        bars.append({"x": centre[some], "y": (sign * count[some]).astype("int16"), "width": width[some]})
+        height = sign * count[some]
+        data.append(outlines(left[some], right[some], np.zeros(len(height)), height))
         rows = zip(
             numbers(rounds, "round")[some], count[some], drafted[some], words(rounds, "stop_reason")[some], strict=True
         )
-        bars[-1]["customdata"] = [[int(number), int(c), int(d), str(reason)] for number, c, d, reason in rows]
-    return bars
+        said = [[int(number), int(c), int(d), str(reason)] for number, c, d, reason in rows]
+        middle = ((left + right) / 2)[some].astype("float32")
+        data.append({"x": middle, "y": (height / 2).astype("float32"), "customdata": said})
+    return data
 
 
 def rounds_axis(widest: int) -> dict[str, Any]:

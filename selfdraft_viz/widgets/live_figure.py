@@ -22,15 +22,17 @@ _HEADROOM = 1.25  # of the axis of speed over the fastest seen
 
 class LiveDashboard(PlotView):
     """Args:
-    num_layers: L.
+    exit_layers, num_layers: of the model.
     clicked: called with the position that was clicked.
     """
 
-    def __init__(self, num_layers: int, clicked: Callable[[int], None] | None = None) -> None:
-        self._num_layers = num_layers
+    def __init__(
+        self, exit_layers: Sequence[int], num_layers: int, clicked: Callable[[int], None] | None = None
+    ) -> None:
+        self._layers = tuple(exit_layers), num_layers
         self._first_position, self._new_tokens, self._widest, self._fastest = 0, 128, 6, 0.0
         self._pins: Sequence[PinnedCurves] = ()
-        figure = blank_dashboard(num_layers, 0, 128)
+        figure = blank_dashboard(*self._layers, 0, 128)
         self._lines = [shape.to_plotly_json() for shape in figure.layout.shapes]
         super().__init__(
             figure,
@@ -38,10 +40,10 @@ class LiveDashboard(PlotView):
             description="Exit depth, confidence, drafts per round, acceptance rate and speed over positions",
         )
 
-    def set_model(self, num_layers: int) -> None:
-        """Empty, for a model of `num_layers` layers."""
-        self._num_layers = num_layers
-        figure = blank_dashboard(num_layers, 0, 128)
+    def set_model(self, exit_layers: Sequence[int], num_layers: int) -> None:
+        """Empty, for a model with these layers."""
+        self._layers = tuple(exit_layers), num_layers
+        figure = blank_dashboard(*self._layers, 0, 128)
         self._lines = [shape.to_plotly_json() for shape in figure.layout.shapes]
         self.set_figure(figure)
         self.pin(self._pins)
@@ -70,7 +72,7 @@ class LiveDashboard(PlotView):
             tables.drafts,
             tables.rounds,
             tables.checks,
-            self._num_layers,
+            *self._layers,
             plain.tokens if plain and plain.new_tokens else None,
         )
         self.update(data, self._stretched(data, tables))
@@ -102,5 +104,5 @@ class LiveDashboard(PlotView):
 
     def _ranges(self) -> dict[str, Any]:
         return dashboard_ranges(
-            self._num_layers, self._first_position, self._new_tokens, self._widest, self._fastest or 50.0
+            self._layers[1], self._first_position, self._new_tokens, self._widest, self._fastest or 50.0
         )

@@ -68,7 +68,8 @@ class PlotView(anywidget.AnyWidget):
         """Set properties of traces, and of the layout, by path.
 
         Args:
-            data: a dict a trace, such as `{"x": array, "marker.color": array}`. Arrays are one-dimensional.
+            data: a dict a trace, such as `{"x": array, "marker.color": array}`. Arrays have one dimension. Of arrays
+                and lists only what follows the first change is sent.
             layout: such as `{"xaxis.range": [0, 10]}`.
             first_trace: the trace that `data` begins with.
         """
@@ -84,11 +85,17 @@ class PlotView(anywidget.AnyWidget):
                         if start < 0:
                             continue
                         patches.append(_column(index, path, value, start, buffers))
+                    elif isinstance(value, list):
+                        start = _common(old, value) if isinstance(old, list) else 0
+                        if isinstance(old, list) and start == len(old) == len(value):
+                            continue
+                        patches.append({"trace": index, "path": path, "start": start, "values": value[start:]})
                     elif isinstance(old, np.ndarray) or path not in known or old != value:
                         patches.append({"trace": index, "path": path, "value": value})
                     else:
                         continue
-                    known[path] = value.copy() if isinstance(value, np.ndarray) else value  # its owner may change it
+                    # its owner may change it
+                    known[path] = value.copy() if isinstance(value, np.ndarray | list) else value
             changed = {path: value for path, value in (layout or {}).items() if self._layout.get(path) != value}
             self._layout.update(changed)
             if patches or changed:
@@ -111,6 +118,8 @@ class PlotView(anywidget.AnyWidget):
             for path, value in columns.items():
                 if isinstance(value, np.ndarray):
                     patches.append(_column(index, path, value, 0, buffers))
+                elif isinstance(value, list):
+                    patches.append({"trace": index, "path": path, "start": 0, "values": value})
                 else:
                     patches.append({"trace": index, "path": path, "value": value})
         figure = {**json.loads(self._figure.to_json()), "config": CONFIG}
@@ -136,6 +145,12 @@ def _shared(old: Any, new: np.ndarray) -> int:
     if same.all():
         return -1 if len(old) == len(new) else count
     return int(same.argmin())
+
+
+def _common(old: list[Any], new: list[Any]) -> int:
+    """How many leading values two lists share."""
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(old), len(new)))
 
 
 def _column(trace: int, path: str, values: np.ndarray, start: int, buffers: list[Any]) -> dict[str, Any]:

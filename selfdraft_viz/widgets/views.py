@@ -51,7 +51,7 @@ class Views:
         self.readout = Readout(status="ready")
         self.text = TextView(exit_layers, num_layers, self._chosen, self._described)
         self.playback = Playback(num_layers, self._chosen)
-        self.dashboard = LiveDashboard(num_layers, self._chosen)
+        self.dashboard = LiveDashboard(exit_layers, num_layers, self._chosen)
         self.exits = ExitsView(exit_layers, num_layers)
         self.token = TokenPanel(self._look_asked)
         self.pins = Pins()
@@ -86,7 +86,7 @@ class Views:
             self._session, self.selected, self._looks = None, None, {}
             self.text.set_model(exit_layers, num_layers)
             self.playback.set_model(num_layers)
-            self.dashboard.set_model(num_layers)
+            self.dashboard.set_model(exit_layers, num_layers)
             self.exits.set_model(exit_layers, num_layers)
             self.token.clear()
 

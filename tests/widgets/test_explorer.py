@@ -263,7 +263,9 @@ def test_the_figure_shows_the_run(embedded: sv.Model) -> None:
     explorer.wait(60)
     trace = explorer.trace
     figure = explorer._views.dashboard.snapshot()
-    assert list(figure.data[0].y) == list(trace.tokens.loc[trace.tokens["kind"] != "prompt", "exit_depth"])
+    assert list(figure.data[0].customdata[::5]) == list(
+        trace.tokens.loc[trace.tokens["kind"] != "prompt", "exit_depth"]
+    )
     ordinary = next(curve for curve in figure.data if curve.name == "ordinary decoding")
     assert not np.isnan(ordinary.y).any(), "ordinary decoding was measured and is drawn"
     assert figure.layout.xaxis5.range == (len(trace.prompt_ids) - 1, len(trace.prompt_ids) + 24)

@@ -101,9 +101,9 @@ def test_a_trace_of_another_model_brings_its_own_layers(explorer: sv.Explorer) -
     trace = tiny.load("llama", exit_layers=[1, 2, 3]).generate([1, 2, 3], sv.Settings(threshold=0.2), max_new_tokens=9)
     explorer.open_trace(trace)
     explorer.settings = explorer.settings.replace(threshold=0.5)  # of the model, which stays
-    assert explorer._views.dashboard._num_layers == trace.num_layers != explorer.model.num_layers
+    assert explorer._views.dashboard._layers[1] == trace.num_layers != explorer.model.num_layers
     explorer.run().wait(60)
-    assert explorer._views.dashboard._num_layers == explorer.model.num_layers
+    assert explorer._views.dashboard._layers[1] == explorer.model.num_layers
 
 
 def test_buttons_hand_over_files(explorer: sv.Explorer) -> None:

@@ -33,6 +33,10 @@ class Page:
                 assert patch["start"] <= len(old)
                 start = patch["start"]
                 self.columns[trace][path] = np.concatenate([old[:start], tail]) if start else tail
+            elif "values" in patch:
+                old = self.columns[trace].get(path, [])
+                assert patch["start"] <= len(old)
+                self.columns[trace][path] = [*old[: patch["start"]], *patch["values"]]
             else:
                 self.values[trace][path] = patch["value"]
         self.layout.update(message["layout"])
@@ -85,6 +89,17 @@ def test_a_column_that_grows_is_sent_by_its_tail_and_one_that_stays_not_at_all()
     assert len(shown.bytes) == count, "nothing changed, nothing is sent"
 
 
+@given(updates=st.lists(st.lists(st.tuples(st.integers(0, 2), st.text("ab", max_size=2)), max_size=6), max_size=8))
+def test_lists_are_put_together_too(updates: list[list[tuple[int, str]]]) -> None:
+    shown = view()
+    for index, rows in enumerate(updates):
+        shown.update([{"customdata": rows}])
+        if index == 2:  # a front end appears anew
+            shown.page = Page()
+            shown._handle_custom_msg({"type": "ready"}, [])
+        assert shown.page.columns[0]["customdata"] == rows
+
+
 def test_a_front_end_that_comes_later_gets_everything() -> None:
     shown = view()
     x = np.arange(5, dtype="int32")
@@ -92,7 +107,7 @@ def test_a_front_end_that_comes_later_gets_everything() -> None:
     shown.page = Page()
     shown._handle_custom_msg({"type": "ready"}, [])
     np.testing.assert_array_equal(shown.page.columns[0]["x"], x)
-    assert shown.page.values[0]["customdata"] == [["a"]]
+    assert shown.page.columns[0]["customdata"] == [["a"]]
     assert shown.page.layout == {"xaxis.range": [0, 9]}
 
 

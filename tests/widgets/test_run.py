@@ -145,7 +145,9 @@ def test_frames_wait_longer_where_drawing_is_slow(model: sv.Model) -> None:
     """Breaks when slow drawing eats into decoding: it may take a small share of the time only."""
 
     def slow(_: bool) -> None:
-        time.sleep(0.03)
+        begun = time.thread_time()
+        while time.thread_time() - begun < 0.03:
+            pass
 
     def endless() -> Iterator[ev.Event]:
         for number in range(1500):

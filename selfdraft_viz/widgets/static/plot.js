@@ -24,6 +24,20 @@ function plotly(model) {
   return Promise.race([page.__selfdraft_plotly, late]);
 }
 
+// The plots of a page draw one at a time, and leave the page half as long as they took to do everything else in: messages
+// that come in meanwhile (the text, the figures, the next patches) are taken at once and not when the plots have caught up.
+const SHARE_LEFT = 0.5;
+function turn(work) {
+  const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+  const mine = (globalThis.__selfdraft_turn ?? Promise.resolve()).then(async () => {
+    await new Promise((resolve) => { requestAnimationFrame(resolve); setTimeout(resolve, 200); }); // no frames in a hidden tab
+    const begun = performance.now();
+    try { await work(); } finally { await pause(SHARE_LEFT * (performance.now() - begun)); }
+  });
+  globalThis.__selfdraft_turn = mine.catch(() => {});
+  return mine;
+}
+
 function assign(target, path, value) {
   const names = path.split(".");
   const last = names.pop();
@@ -72,13 +86,14 @@ function render({ model, el }) {
     drawing = true;
     do {
       dirty = false;
-      await new Promise(requestAnimationFrame);
-      if (gone) return;
-      revision += 1;
-      const data = figure.data.map((trace) => ({ ...trace }));
-      await library.react(plot, data, { ...figure.layout, datarevision: revision }, { ...figure.config, modeBarButtonsToAdd: [png()] });
-      plot.dataset.frames = revision;
-    } while (dirty);
+      await turn(async () => {
+        if (gone) return;
+        revision += 1;
+        const data = figure.data.map((trace) => ({ ...trace }));
+        await library.react(plot, data, { ...figure.layout, datarevision: revision }, { ...figure.config, modeBarButtonsToAdd: [png()] });
+        plot.dataset.frames = revision;
+      });
+    } while (dirty && !gone && seen);
     drawing = false;
   }
 
@@ -92,11 +107,11 @@ function render({ model, el }) {
     } else if (message.type !== "patch" || !figure) {
       return;
     }
-    for (const { trace, path, start, dtype, buffer, value } of message.traces ?? []) {
-      if (dtype) {
+    for (const { trace, path, start, dtype, buffer, values, value } of message.traces ?? []) {
+      if (dtype || values) {
         const old = columns[trace][path];
         if (start > (old?.length ?? 0)) return model.send({ type: "ready" }); // a patch was missed
-        columns[trace][path] = grown(old, start, TYPES[dtype], buffers[buffer]);
+        columns[trace][path] = dtype ? grown(old, start, TYPES[dtype], buffers[buffer]) : [...(old ?? []).slice(0, start), ...values];
         assign(figure.data[trace], path, columns[trace][path]);
       } else {
         assign(figure.data[trace], path, value);

@@ -34,7 +34,7 @@ def model(seed: int = 0) -> sv.Model:
 def costs(repeats: int = 3, **changes: float) -> Costs:
     """Prices in milliseconds, a little different in each repeat; ordinary decoding costs 5 layers and a head."""
     prices = {"layer": 1.0, "second_row": 0.1, "further_row": 0.05, "run": 0.05, "exit_check": 0.3, "head": 1.0,
-              "head_row": 0.02, "draft": 0.1, "round": 0.1, **changes}  # fmt: skip
+              "head_row": 0.02, "first_check": 0.1, "draft": 0.1, "round": 0.1, **changes}  # fmt: skip
     row = np.array([prices[part] for part in PARTS]) / 1000
     scatter = 1 + 0.01 * (np.arange(repeats) - (repeats - 1) / 2)
     plain = np.full(repeats, 5 * row[0] + row[5])

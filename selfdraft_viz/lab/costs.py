@@ -2,8 +2,10 @@
 
 A decode tells when each of its parts was done, so every interval between two of its events is the price of a known
 amount of work: a run of layers over n rows, an exit check, the LM head, the bookkeeping of a round. `measure_costs`
-decodes a few prompts under settings that vary these amounts, and fits one price a part. What a replay counted, times
-the prices, is the *predicted* time; a speedup is only called measured when it was.
+decodes a few prompts under settings that vary these amounts, and fits one price a part. The same work costs more where
+other work has pushed its weights out of the caches, so the first row of a round has prices of its own. Telling costs
+time too: all prices are scaled to what the same decodes take when they tell their tokens only. What a replay counted,
+times the prices, is the *predicted* time; a speedup is only called measured when it was.
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ PARTS = {
     "layer": "a layer pass over one row",
     "second_row": "a second row in a layer pass, over the price of one",
     "further_row": "each further row in it",
-    "run": "fixed, for each run of consecutive layers",
+    "run": "fixed, for each run of consecutive layers but a row's first",
     "exit_check": "an exit head on one row, and reading its decision back",
+    "first_check": "the first check of a round, over the price of a later one: the verification before it pushed the "
+    "exit head out of the caches",
     "head": "final norm and LM head on one row",
     "head_row": "each further row of these",
-    "draft": "fixed, for each row drafted from: embedding, bookkeeping",
-    "round": "fixed, for each round: verdict, commits, cutting the caches back",
+    "draft": "fixed, for each row drafted from: embedding, bookkeeping, its first run of layers",
+    "round": "fixed, for each round: verdict, commits, cutting the caches back, shallow layers that are not in the "
+    "caches any more",
 }
 """The parts that have a price in seconds."""
 _FORMAT = "selfdraft_viz costs"
@@ -105,7 +110,8 @@ class Costs:
         a replay, and its place in the verification that follows."""
         price, rows = self.seconds, max(1, counts.verified_rows)
         depth, checks = counts.draft_layer_passes / rows, counts.exit_checks / rows
-        drafting = depth * price["layer"] + checks * (price["run"] + price["exit_check"]) + price["draft"]
+        drafting = depth * price["layer"] + checks * price["exit_check"] + price["draft"]
+        drafting += max(0.0, checks - 1) * price["run"]
         return drafting + (self.num_layers - depth) * price["further_row"] + price["head_row"]
 
     def save(self, path: str | Path) -> Path:
@@ -158,8 +164,9 @@ def _usage(counts: ArrayLike | Replay, num_layers: int) -> tuple[NDArray[np.floa
         "layer": passes,
         "second_row": several,
         "further_row": rows_in_several - 2 * several,
-        "run": count["exit_checks"] + count["verification_runs"],
+        "run": count["exit_checks"] - count["verified_rows"] + count["verification_runs"],
         "exit_check": count["exit_checks"],
+        "first_check": count["rounds"],
         "head": count["rounds"],
         "head_row": count["verified_rows"] - count["rounds"],
         "draft": count["verified_rows"],

@@ -9,11 +9,9 @@ CORPUS is as for `selfdraft_viz.lab.embedded`; the texts are of its valid files,
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 
@@ -30,7 +28,6 @@ from selfdraft_viz.model import Model, load
 HEADS = {"trained": None, "logit lens": "logit lens"}
 LENS_EXITS = (2, 4, 6, 8, 10, 12, 14)
 PROMPT, NEW = 32, 65  # tokens
-_ARRAYS = ("token_ids", "true_ids", "exit_ids", "log_partition")
 
 app = typer.Typer(help=__doc__, add_completion=False)
 Threads = Annotated[int, typer.Option(help="CPU threads of torch.")]
@@ -54,6 +51,11 @@ def recorded(model: Model, corpus: Path, texts: int) -> dict[str, DenseRecord]:
     return made
 
 
+def priced(model: Model, records: dict[str, DenseRecord]) -> Costs:
+    """Prices, measured on the last text of each kind."""
+    return measure_costs(model, [record.token_ids[-1, :PROMPT].tolist() for record in records.values()], new_tokens=NEW)
+
+
 @app.command()
 def tune(
     corpus: Path, work: Path, heads: Heads = "trained", texts: int = 24, trials: int = 250, threads: Threads = 1
@@ -64,9 +66,9 @@ def tune(
     model = loaded(heads)
     work.mkdir(parents=True, exist_ok=True)
     file = named(work, "costs", heads)
-    costs = Costs.load(file) if file.is_file() else measure_costs(model, new_tokens=24)
-    costs.save(file)
     records = recorded(model, corpus, texts)
+    costs = Costs.load(file) if file.is_file() else priced(model, records)
+    costs.save(file)
     found = tune_settings(records, costs, ablations(model.exit_layers), trials=trials, progress=typer.echo)
     found.save(named(work, "tuning", heads))
     typer.echo(found.predicted.to_string())
@@ -91,16 +93,15 @@ def measure(
 
 
 @app.command()
-def check(corpus: Path, work: Path, heads: Heads = "trained", texts: int = 1, threads: Threads = 1) -> None:
-    """Hold predictions for 24 varied settings against paired real runs; writes WORK/check-HEADS.csv."""
+def check(corpus: Path, work: Path, heads: Heads = "trained", texts: int = 4, threads: Threads = 1) -> None:
+    """Hold predictions for 24 varied settings against paired real runs on TEXTS of each kind; writes
+    WORK/check-HEADS.csv. Prices are measured on other texts."""
     torch.set_num_threads(threads)
     model = loaded(heads)
     work.mkdir(parents=True, exist_ok=True)
-    parts = [record.take(range(texts)) for record in recorded(model, corpus, texts).values()]
-    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
-    arrays |= dict.fromkeys(("top_logits", "true_gaps", "final_probabilities"))
-    whole = dataclasses.replace(parts[0], kinds=(), **arrays)
-    costs = measure_costs(model, new_tokens=24)
+    records = recorded(model, corpus, texts + 1)
+    whole = DenseRecord.joined({kind: record.take(range(texts)) for kind, record in records.items()})
+    costs = priced(model, records)
     costs.save(named(work, "costs", heads))
     settings = varied_settings(model.exit_layers, 24)
     table = compare_predictions(whole, costs, settings, measure_paired(model, whole, settings, repeats=2))

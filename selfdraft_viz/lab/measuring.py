@@ -28,26 +28,33 @@ def measure(model: Model, prompts: Sequence[str | Sequence[int]] | None, new_tok
         prompts = some if model.tokenizer is not None else [[0, 1, 2, 3]]
     ids = [model.encode(prompt) for prompt in prompts]
     probes = probing_settings(model.exit_layers)
-    options: dict[str, Any] = {"max_new_tokens": new_tokens, "stop_at_end": False, "detail": "checks"}
+    options: dict[str, Any] = {"max_new_tokens": new_tokens, "stop_at_end": False, "detail": "tokens"}
     groups = [probes[first : first + _BETWEEN_PLAIN] for first in range(0, len(probes), _BETWEEN_PLAIN)]
     fits, plain = [], []
     for repeat in range(repeats + 1):
         cells: dict[tuple[float, ...], list[float]] = defaultdict(list)
         ordinary: list[float] = []
+        told = untold = 0.0
         for prompt_ids in ids:
             before = _token_seconds(model.stream_plain(prompt_ids, **options))
             for group in groups:
-                made = [pair for probe in group for pair in intervals(model.stream(prompt_ids, probe, **options))]
+                made: list[tuple[tuple[float, ...], float]] = []
+                bare = 0.0
+                for probe in group:
+                    made += intervals(model.stream(prompt_ids, probe, **{**options, "detail": "checks"}))
+                    bare += sum(_token_seconds(model.stream(prompt_ids, probe, **options)))
                 after = _token_seconds(model.stream_plain(prompt_ids, **options))
                 pace = typical(before + after)  # a machine's pace drifts: everything is set against it
                 for work, seconds in made:
                     cells[work].append(seconds / pace)
+                told += sum(seconds for _, seconds in made) / pace
+                untold += bare / pace
                 ordinary += before
                 before = after
             ordinary += before
         if repeat:  # the first is a warm-up
             plain.append(typical(ordinary))
-            fits.append(fit(cells) * plain[-1])
+            fits.append(fit(cells) * plain[-1] * untold / told)
     noted = model.generate_plain(ids[0][:1], max_new_tokens=1)
     hardware = {**noted.environment, **noted.model, "date": time.strftime("%Y-%m-%d", time.gmtime())}
     return Costs(np.array(fits), np.array(plain), model.num_layers, hardware)
@@ -75,9 +82,10 @@ def intervals(events: Iterable[Event]) -> Iterator[tuple[tuple[float, ...], floa
     """The work between the events of a self-draft decode, (PARTS,) amounts, and its seconds.
 
     The prefill is left out. Runs of layers that follow one another, told together, are one interval, and so are the
-    commits of a round with what follows up to the next round's first pass.
+    commits of a round and the next round's first run of layers.
     """
     before: float | None = None
+    opens = True  # no check of the round yet
     amounts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     pending = 0.0
 
@@ -95,18 +103,18 @@ def intervals(events: Iterable[Event]) -> Iterator[tuple[tuple[float, ...], floa
         elapsed = 0.0 if before is None else seconds - before
         before = seconds
         if isinstance(event, LayersRan):
-            if amounts["round"]:
-                yield from done()
             for part, amount in _run(event).items():
                 amounts[part] += amount
             pending += elapsed
         elif isinstance(event, ExitCheck):
             yield from done()
-            amounts["exit_check"], pending = 1.0, elapsed
+            amounts["exit_check"], amounts["first_check"], pending = 1.0, float(opens), elapsed
+            opens = False
             yield from done()
         elif isinstance(event, Verified):
             yield from done()
             amounts["head"], amounts["head_row"], pending = 1.0, len(event.true_ids) - 1.0, elapsed
+            opens = True
             yield from done()
         elif isinstance(event, Committed) and event.kind != "first":
             amounts["round"] = 1.0
@@ -118,7 +126,7 @@ def _run(event: LayersRan) -> dict[str, float]:
     rows, layers = event.stop_position - event.first_position, event.last_layer - event.first_layer + 1
     opens_a_row = event.phase == "draft" and event.first_layer == 1
     several = {"second_row": layers, "further_row": layers * (rows - 2)} if rows > 1 else {}
-    return {"layer": layers, "run": 1, "draft": int(opens_a_row), **several}
+    return {"layer": layers, "draft" if opens_a_row else "run": 1, **several}
 
 
 def fit(cells: dict[tuple[float, ...], list[float]]) -> NDArray[np.float64]:

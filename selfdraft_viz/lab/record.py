@@ -107,6 +107,27 @@ class DenseRecord:
         taken: dict[str, Any] = {name: None if array is None else array[chosen] for name, array in arrays.items()}
         return replace(self, kinds=kinds, **taken)
 
+    @classmethod
+    def joined(cls, records: Mapping[str, DenseRecord]) -> DenseRecord:
+        """All texts of some records as one, labelled by their keys; what not all of them hold is left out.
+
+        Raises:
+            SettingsError: their texts differ in length or start, or their models in layers or exits.
+        """
+        shapes = {(one.token_ids.shape[1], one.start, one.exit_layers, one.num_layers) for one in records.values()}
+        if len(shapes) != 1:
+            raise SettingsError(
+                f"{len(records)} records of {len(shapes)} shapes (tokens, start, exit layers, layers): "
+                f"{sorted(shapes)}; join one or more of one shape"
+            )
+        parts = list(records.values())
+        arrays: dict[str, Any] = {}
+        for name in ("token_ids", "true_ids", *_EXIT_ARRAYS):
+            columns = [getattr(part, name) for part in parts]
+            arrays[name] = None if any(column is None for column in columns) else np.concatenate(columns)
+        kinds = tuple(kind for kind, part in records.items() for _ in part.token_ids)
+        return replace(parts[0], kinds=kinds, **arrays)
+
     def of_kind(self, kind: str) -> DenseRecord:
         """Only the texts of one kind.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from selfdraft_viz.errors import SettingsError
 from selfdraft_viz.lab.costs import Costs
 from selfdraft_viz.lab.policies import cost_aware
 from selfdraft_viz.lab.record import HIGHEST, LOWEST, DenseRecord
-from selfdraft_viz.lab.replay import replay_many
+from selfdraft_viz.lab.replay import replay_kinds, replay_many
 from selfdraft_viz.policies import PaperBounds, Policy, ProductOfConfidences
 from selfdraft_viz.schedules import LinearAnnealing, NoAnnealing, PerLayerTemperature, Schedule
 from selfdraft_viz.settings import Settings
@@ -153,10 +152,7 @@ def search(
 
 def mean_speedup(records: Mapping[str, DenseRecord], costs: Costs, settings: Settings) -> float:
     """Predicted speedup: the geometric mean over kinds."""
-    logs = [
-        math.log(float(costs.speedup(replay_many(record, [settings]).sum(axis=(0, 1))))) for record in records.values()
-    ]
-    return math.exp(sum(logs) / len(logs))
+    return float(np.exp(np.log(costs.speedup(replay_kinds(records, [settings])[:, 0])).mean()))
 
 
 def held_out(

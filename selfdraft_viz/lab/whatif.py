@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from selfdraft_viz.errors import SettingsError
 from selfdraft_viz.lab.costs import Costs
 from selfdraft_viz.lab.record import LOWEST, DenseRecord
-from selfdraft_viz.lab.replay import replay_many, replay_tokens
+from selfdraft_viz.lab.replay import replay_kinds, replay_tokens
 from selfdraft_viz.lab.rounds import COUNTS
 from selfdraft_viz.schedules import LinearAnnealing
 from selfdraft_viz.settings import Settings
@@ -34,12 +34,11 @@ def replay_table(records: Mapping[str, DenseRecord], costs: Costs, settings: Seq
     """
     if not records:
         raise SettingsError("no records: give at least one, by kind")
-    tables = []
-    for kind, record in records.items():
-        counts = replay_many(record, settings).sum(axis=1)
-        tables.append(table_of(counts, costs).assign(setting=np.arange(len(settings)), kind=kind))
-    table = pd.concat(tables, ignore_index=True)
-    return table[["setting", "kind", *[name for name in table if name not in ("setting", "kind")]]]
+    counts = replay_kinds(records, settings)
+    table = table_of(counts.reshape(-1, counts.shape[-1]), costs)
+    table.insert(0, "kind", np.repeat(list(records), len(settings)))
+    table.insert(0, "setting", np.tile(np.arange(len(settings)), len(records)))
+    return table
 
 
 def table_of(counts: NDArray[np.int64], costs: Costs) -> pd.DataFrame:
@@ -133,9 +132,11 @@ def token_changes(record: DenseRecord, text: int, before: Settings, after: Setti
     `kind_before`, `kind_after`, `exit_depth_before`, `exit_depth_after`, `round_before`, `round_after`, and `change`:
     "earlier" (drafted now, or from a shallower exit), "later", or "" where nothing changes. The tokens never do."""
     one, other = (replay_tokens(record, settings, text) for settings in (before, after))
-    both = one.merge(other, on=["position", "token_id"], suffixes=("_before", "_after"))
-    difference = both["exit_depth_after"] - both["exit_depth_before"]
-    return both.assign(change=np.select([difference < 0, difference > 0], ["earlier", "later"], ""))
+    difference = other["exit_depth"].to_numpy() - one["exit_depth"].to_numpy()  # of the same tokens, in their order
+    columns: dict[str, Any] = {name: one[name] for name in ("position", "token_id")}
+    for name in ("kind", "round", "exit_depth"):
+        columns |= {f"{name}_before": one[name], f"{name}_after": other[name]}
+    return pd.DataFrame({**columns, "change": np.select([difference < 0, difference > 0], ["earlier", "later"], "")})
 
 
 def widest_alpha(exit_layers: Sequence[int], num_layers: int) -> float:

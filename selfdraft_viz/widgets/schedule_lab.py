@@ -142,8 +142,8 @@ class ScheduleLab(ipw.VBox):
         settings = self.settings
         self.table = replay_table(self._records, self._costs, [settings])
         self._readout.value = _readout(self.table, self._pinned_table, self._costs.name)
-        self._show_heat(settings)
         self._tokens.update(token_changes_data(*self._changes(settings)))
+        self._show_heat(settings)
         self.seconds = time.perf_counter() - started
 
     def _show_heat(self, settings: Settings) -> None:

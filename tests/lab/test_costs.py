@@ -21,19 +21,19 @@ from selfdraft_viz.lab.costs import PARTS, Costs, measure_costs
 from selfdraft_viz.lab.paired import compare_predictions, error_distribution, measure_paired, varied_settings
 from selfdraft_viz.lab.replay import replay
 
-PRICES = {"layer": 1.0, "second_row": 0.2, "further_row": 0.05, "run": 0.1, "exit_check": 0.4, "head": 1.5,
-          "head_row": 0.02, "draft": 0.3, "round": 0.25}  # fmt: skip
+PRICES = {"layer": 1.0, "second_row": 0.2, "further_row": 0.05, "run": 0.1, "exit_check": 0.4, "first_check": 0.15,
+          "head": 1.5, "head_row": 0.02, "draft": 0.3, "round": 0.25}  # fmt: skip
 
 
 def retimed(events: list[Event]) -> list[Event]:
     """`events`, told at the times that PRICES say. Layers of one pass are told together, as decoding tells them."""
     clock, made, waiting = 0.0, [], []
-    committed = False
+    committed, opens = False, True
     for event in events:
         if isinstance(event, LayersRan) and event.phase != "prefill":
             rows, layers = event.stop_position - event.first_position, event.last_layer - event.first_layer + 1
-            clock += PRICES["run"] + layers * PRICES["layer"]
-            clock += PRICES["draft"] * (event.phase == "draft" and event.first_layer == 1)
+            opens_a_row = event.phase == "draft" and event.first_layer == 1
+            clock += PRICES["draft" if opens_a_row else "run"] + layers * PRICES["layer"]
             clock += layers * (rows > 1) * (PRICES["second_row"] + (rows - 2) * PRICES["further_row"])
             waiting.append(event)
             committed = False
@@ -41,9 +41,11 @@ def retimed(events: list[Event]) -> list[Event]:
         made += [dataclasses.replace(one, seconds=clock) for one in waiting]
         waiting = []
         if isinstance(event, ExitCheck):
-            clock += PRICES["exit_check"]
+            clock += PRICES["exit_check"] + PRICES["first_check"] * opens
+            opens = False
         elif isinstance(event, Verified):
             clock += PRICES["head"] + (len(event.true_ids) - 1) * PRICES["head_row"]
+            opens = True
         elif isinstance(event, Committed) and event.kind != "first" and not committed:
             clock, committed = clock + PRICES["round"], True
         made.append(dataclasses.replace(event, seconds=clock) if hasattr(event, "seconds") else event)

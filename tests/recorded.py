@@ -37,5 +37,5 @@ def costs(repeats: int = 3, **changes: float) -> Costs:
               "head_row": 0.02, "first_check": 0.1, "draft": 0.1, "round": 0.1, **changes}  # fmt: skip
     row = np.array([prices[part] for part in PARTS]) / 1000
     scatter = 1 + 0.01 * (np.arange(repeats) - (repeats - 1) / 2)
-    plain = np.full(repeats, 5 * row[0] + row[5])
+    plain = np.full(repeats, (5 * prices["layer"] + prices["head"]) / 1000)
     return Costs(row * scatter[:, None], plain, 5, {"processor": "an abacus", "threads": 1})

@@ -27,7 +27,7 @@ from selfdraft_viz.model import Model, load
 
 HEADS = {"trained": None, "logit lens": "logit lens"}
 LENS_EXITS = (2, 4, 6, 8, 10, 12, 14)
-PROMPT, NEW = 32, 65  # tokens
+PROMPT, NEW = 32, 129  # tokens: 128, as `generate` makes, after the first
 
 app = typer.Typer(help=__doc__, add_completion=False)
 Threads = Annotated[int, typer.Option(help="CPU threads of torch.")]

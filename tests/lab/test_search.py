@@ -15,7 +15,8 @@ from strategies import examples
 
 import selfdraft_viz as sv
 from selfdraft_viz.lab.policies import cost_aware
-from selfdraft_viz.lab.replay import replay, replay_rounds, replay_tokens
+from selfdraft_viz.lab.record import DenseRecord
+from selfdraft_viz.lab.replay import replay, replay_kinds, replay_rounds, replay_tokens
 from selfdraft_viz.lab.search import Space, ablations, halves, held_out, mean_speedup, search
 from selfdraft_viz.lab.whatif import (
     alpha_threshold_grid,
@@ -120,6 +121,26 @@ def test_a_cost_aware_policy_prices_a_row_and_a_token() -> None:
         mean_speedup(records, costs, settings.replace(policy=policy)),
     )
     assert careful > bold, "bad exits and no width bound: stopping early must pay"
+
+
+def test_kinds_replayed_together_are_kinds_replayed_one_by_one() -> None:
+    """Also where their texts differ in length, so that they cannot be one record."""
+    records = recorded.records()
+    shorter = dataclasses.replace(
+        records["high"],
+        **{name: getattr(records["high"], name)[:, :-5] for name in ("token_ids", "true_ids", "exit_ids")},
+        log_partition=records["high"].log_partition[:, :-5],
+    )
+    settings = [BASE, BASE.replace(threshold=0.01, max_width=2)]
+    for some in (records, {"low": records["low"], "high": shorter}):
+        together = replay_kinds(some, settings)
+        for counts, record in zip(together, some.values(), strict=True):
+            for row, one in zip(counts, settings, strict=True):
+                assert row.tolist() == replay(record, one).counts.tolist()
+    joined = DenseRecord.joined(records)
+    assert joined.of_kind("high").token_ids.tolist() == records["high"].token_ids.tolist()
+    with pytest.raises(sv.SettingsError, match="2 records of 2 shapes"):
+        DenseRecord.joined({"low": records["low"], "high": shorter})
 
 
 def test_tables_say_what_replay_says() -> None:

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from selfdraft_viz.errors import LoadError, SettingsError
 from selfdraft_viz.heads import ExitHeads, describe_base
 from selfdraft_viz.lab.corpus import own_samples, token_windows
+from selfdraft_viz.lab.losses import Goal, cross_entropy_
 from selfdraft_viz.layered import LayeredModel
 from selfdraft_viz.settings import check_exit_layers
 from selfdraft_viz.translators import Affine, LowRank, Translator
@@ -181,8 +182,7 @@ def agreement(
             for start in range(0, len(final), rows):
                 target = layered.unembed(final[start : start + rows]).argmax(dim=-1)
                 for layer in heads.exit_layers:
-                    logits = heads.logits(layered, layer, hidden_states[layer][start : start + rows])
-                    drafted = logits.argmax(dim=-1)
+                    drafted = heads.logits(layered, layer, hidden_states[layer][start : start + rows]).argmax(dim=-1)
                     if heads.vocabulary is not None:
                         drafted = heads.vocabulary.to(drafted.device)[drafted]
                     agreed[layer] += int((drafted == target).sum())
@@ -231,44 +231,27 @@ def _accumulate_gradients(
     rows = _rows_at_once(layered)
     for start in range(0, len(final), rows):
         piece = slice(start, start + rows)
-        target, final_logits = next_tokens[piece], None
+        target, goal = next_tokens[piece], None
         if loss != "text":
             with torch.no_grad(), _autocast(layered, autocast):
                 final_logits = layered.unembed(final[piece])
             target = final_logits.argmax(dim=-1)
+            if loss == "kl":
+                goal = Goal(final_logits, unembedder.vocabulary)
+            del final_logits
         for layer in translators.layers:
             with _autocast(layered, autocast):
                 moved = translators(layer, hidden_states[layer][piece])
                 logits = unembedder.unembed(layered, layered.norm(moved)).float()
-            if loss == "kl":
-                assert final_logits is not None
-                value = _divergence(logits, final_logits, unembedder.vocabulary)
+            gradient = logits.detach()  # the same memory, which the loss overwrites
+            if goal is not None:
+                value = goal.divergence_(gradient)
             else:
-                value = _cross_entropy(logits[counted[piece]], target[counted[piece]], unembedder.vocabulary)
-            (value / count).backward(inputs=list(translators.of(layer)))
-            totals[layer] += float(value.detach()) / count
+                value = cross_entropy_(gradient, target, counted[piece], unembedder.vocabulary)
+            logits.backward(gradient.div_(count), inputs=list(translators.of(layer)))
+            totals[layer] += float(value) / count
+            del logits, gradient  # before the next exit's are made
     return totals
-
-
-def _cross_entropy(logits: Tensor, target: Tensor, vocabulary: Tensor | None) -> Tensor:
-    """Summed over rows. Where the target is not in the heads' vocabulary it is spread evenly: the head should be
-    unsure."""
-    if vocabulary is None:
-        return F.cross_entropy(logits, target, reduction="sum")
-    vocabulary = vocabulary.to(target.device)
-    column = torch.searchsorted(vocabulary, target).clamp_(max=len(vocabulary) - 1)
-    known = vocabulary[column] == target
-    normalizer = logits.logsumexp(dim=-1)
-    wanted = torch.where(known, logits.gather(-1, column[:, None])[:, 0], logits.mean(dim=-1))
-    return (normalizer - wanted).sum()
-
-
-def _divergence(logits: Tensor, final_logits: Tensor, vocabulary: Tensor | None) -> Tensor:
-    """KL from the final layer's distribution, over the heads' vocabulary; summed over rows."""
-    if vocabulary is not None:
-        final_logits = final_logits[:, vocabulary.to(final_logits.device)]
-    goal = final_logits.float().log_softmax(-1)
-    return F.kl_div(logits.log_softmax(-1), goal, log_target=True, reduction="sum")
 
 
 def _draftable(vocabulary: int | Tensor | None, train: Tensor, layered: LayeredModel) -> Tensor | None:

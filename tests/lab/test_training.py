@@ -281,3 +281,9 @@ def test_the_table_of_heads_has_agreement_and_cost(model, windows):
     expected = [share["after"] for share in heads.metadata["training"]["agreement"].values()]
     assert table["after"].tolist() == expected
     assert (table[["check_ms", "check_layers"]] > 0).all(axis=None)
+    assert (table["parameters"] == tiny.WIDTH * (tiny.WIDTH + 1)).all()
+    assert (table["training_tokens"] == RECIPE["steps"] * RECIPE["batch_size"] * RECIPE["window"]).all()
+    assert (table["training_seconds"] == heads.metadata["training"]["seconds"]).all()
+    lens = heads_table(model, model.heads, repeats=2)
+    assert lens["before"].isna().all()
+    assert (lens["parameters"] == 0).all()

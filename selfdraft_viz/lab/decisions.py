@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from selfdraft_viz.errors import SettingsError
 from selfdraft_viz.lab import record as records
 from selfdraft_viz.lab.record import DenseRecord
-from selfdraft_viz.lab.rounds import Decisions
+from selfdraft_viz.lab.rounds import Decisions, Stopping
+from selfdraft_viz.policies import CostAware, PaperBounds, Policy, ProductOfConfidences
 from selfdraft_viz.settings import Plan, Settings
 
 
@@ -32,7 +34,13 @@ def plans_of(record: DenseRecord, settings: Sequence[Settings]) -> list[Plan]:
     return plans
 
 
-def decide(record: DenseRecord, plans: Sequence[Plan], end_of_sequence_ids: Collection[int] = ()) -> Decisions:
+def decide(
+    record: DenseRecord,
+    plans: Sequence[Plan],
+    end_of_sequence_ids: Collection[int] = (),
+    *,
+    with_confidence: bool = False,
+) -> Decisions:
     """Decisions of the paper's rule (exit at the first confidence >= threshold) at every row from `record.start` on.
 
     Lanes are plan by plan, and text by text within a plan.
@@ -52,6 +60,7 @@ def decide(record: DenseRecord, plans: Sequence[Plan], end_of_sequence_ids: Coll
     depth = np.broadcast_to(deepest[:, None], shape).copy()
     hard, right, ends = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
     checks = np.zeros(shape, np.int32)
+    confidence = np.ones(shape) if with_confidence else None
     true_ids = record.true_ids[:, record.start :].ravel()
     for index, layer in enumerate(layers):
         some = used[:, index]
@@ -63,12 +72,43 @@ def decide(record: DenseRecord, plans: Sequence[Plan], end_of_sequence_ids: Coll
         exits = hard & (surprise <= bounds[:, None]) & some[:, None]
         exit_ids = record.exit_ids[:, record.start :, index].ravel()
         depth[exits] = layer
+        if confidence is not None:
+            confidence[exits] = np.exp(-np.maximum(surprise[exits], 0))
         right |= exits & (exit_ids == true_ids)
         if end_of_sequence_ids:
             ends |= exits & np.isin(exit_ids, list(end_of_sequence_ids))
         hard &= ~exits
     lanes = (len(plans) * texts, rows)
-    return Decisions(*(values.reshape(lanes) for values in (depth, checks, hard, right, ends)))
+    return Decisions(
+        depth.reshape(lanes),
+        checks.reshape(lanes),
+        hard.reshape(lanes),
+        right.reshape(lanes),
+        ends.reshape(lanes),
+        None if confidence is None else confidence.reshape(lanes),
+    )
+
+
+def stopping(plans: Sequence[Plan], texts: int) -> Stopping | None:
+    """What the policies of some plans stop at, in the lanes of `decide`; None where all are the paper's bounds."""
+    policies = [plan.settings.policy for plan in plans]
+    if all(type(policy) is PaperBounds for policy in policies):
+        return None
+    rules = np.repeat([_RULES[type(policy)](policy) for policy in policies], texts, axis=0)
+    return Stopping(*np.ascontiguousarray(rules.T))
+
+
+def is_known(policy: Policy) -> bool:
+    """Whether `stopping` can tell what a policy does; of another one each decision has to be asked."""
+    return type(policy) in _RULES
+
+
+_RULES: dict[type[Policy], Callable[[Any], tuple[float, float, float]]] = {
+    PaperBounds: lambda policy: (1.0, -1.0, math.inf),
+    ProductOfConfidences: lambda policy: (1.0, policy.least, math.inf),
+    CostAware: lambda policy: (policy.token_value, policy.draft_cost, policy.patience),
+}
+"""Value, cost and patience."""
 
 
 def text_lengths(record: DenseRecord, end_of_sequence_ids: Collection[int] = ()) -> NDArray[np.intp]:

@@ -1,11 +1,11 @@
-"""How the embedded model's exit heads, tables and preset are made. Run it to make them again:
+"""How the embedded model's exit heads and tables are made. Run it to make them again:
 
     python -m selfdraft_viz.lab.embedded heads CORPUS      # trains the exit heads on the train files of CORPUS
     python -m selfdraft_viz.lab.embedded report CORPUS     # agreement, exits and acceptance on its valid files
-    python -m selfdraft_viz.lab.embedded preset CORPUS     # searches the settings that ship with the model
 
 CORPUS is a folder with `train_KIND.jsonl.xz` and `valid_KIND.jsonl.xz` for the kinds stories, tales and python, each
-line an object with a `text`. The embedded model's card says what is in them. Only the train files are trained on.
+line an object with a `text`. The embedded model's card says what is in them. Only the train files are trained on. The
+settings that ship with it are searched by `selfdraft_viz.lab.embedded_tuning`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,9 @@ from torch import Tensor
 
 from selfdraft_viz.heads import ExitHeads
 from selfdraft_viz.lab.corpus import continuations, token_windows
-from selfdraft_viz.lab.costs import measure_costs
 from selfdraft_viz.lab.record import DenseRecord, record
-from selfdraft_viz.lab.replay import replay
-from selfdraft_viz.lab.search import Space, search
 from selfdraft_viz.lab.training import train_exit_heads
-from selfdraft_viz.model import PRESET_FILE, Model, embedded_folder, load
+from selfdraft_viz.model import Model, embedded_folder, load
 
 HERE = embedded_folder()
 KINDS = ("stories", "tales", "python")
@@ -154,38 +151,6 @@ def exit_table(dense: DenseRecord, heads: str, kind: str, text: str) -> list[dic
             row[f"accepted at {threshold}"] = float(agrees[..., index][exits].mean()) if exits.any() else None
         table.append(row)
     return table
-
-
-@app.command()
-def preset(
-    corpus: Path,
-    output: Annotated[Path, typer.Option(help="Folder for preset.json.")] = HERE,
-    windows: Annotated[int, typer.Option(help="Windows of each kind of text.")] = 40,
-    trials: int = 400,
-) -> None:
-    """Search the settings with the best predicted speed on continuations of the train files, and save them as the
-    preset.
-
-    Predicted: rounds replayed from a dense record, times the costs measured on this machine. `selfdraft-viz bench`
-        measures.
-    """
-    model = load()
-    costs = measure_costs(model)
-    typer.echo(f"{costs.name}: {costs.seconds}")
-    records = {}
-    for kind in KINDS:
-        given = text_windows(model, corpus, kind, "train", windows, seed=1)
-        own = continuations(model, given[:, :PREFIX], WINDOW - PREFIX, batch_size=windows, progress=False)
-        records[kind] = record(model, own, start=PREFIX)
-    found = search(records, costs, Space(model.exit_layers), trials=trials)
-    for kind, dense in records.items():
-        made = replay(dense, found.settings)
-        typer.echo(
-            f"{kind}: predicted {costs.speedup(made):.2f}x, acceptance {made.acceptance_rate:.2f}, "
-            f"{made.tokens_per_round:.2f} tokens per round"
-        )
-    typer.echo(f"{found.settings} after {trials} trials")
-    found.settings.save(output / PRESET_FILE)
 
 
 def _own_continuations(model: Model, windows: Tensor, cache: Path) -> Tensor:

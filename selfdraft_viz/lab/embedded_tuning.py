@@ -3,6 +3,7 @@
     python -m selfdraft_viz.lab.embedded_tuning check CORPUS WORK     # prices; predictions against 24 measured settings
     python -m selfdraft_viz.lab.embedded_tuning tune CORPUS WORK      # searches, judges on held-out texts
     python -m selfdraft_viz.lab.embedded_tuning measure CORPUS WORK   # measures what was found
+    python -m selfdraft_viz.lab.embedded_tuning ship WORK             # puts it into the package
 
 CORPUS is as for `selfdraft_viz.lab.embedded`; the texts are of its valid files, half of them to search on.
 """
@@ -16,18 +17,20 @@ import torch
 import typer
 
 from selfdraft_viz.lab.costs import Costs, measure_costs
-from selfdraft_viz.lab.embedded import KINDS, text_windows
+from selfdraft_viz.lab.embedded import HERE, KINDS, text_windows
 from selfdraft_viz.lab.paired import compare_predictions, error_distribution, measure_paired, varied_settings
 from selfdraft_viz.lab.record import DenseRecord
 from selfdraft_viz.lab.recording import record_continuations
 from selfdraft_viz.lab.search import ablations
-from selfdraft_viz.lab.tuning import Tuning, measure_tuning
+from selfdraft_viz.lab.tuning import TUNING_FOLDER, Tuning, measure_tuning
 from selfdraft_viz.lab.tuning import tune as tune_settings
-from selfdraft_viz.model import Model, load
+from selfdraft_viz.model import PRESET_FILE, PRESETS_FOLDER, Model, load
 
 HEADS = {"trained": None, "logit lens": "logit lens"}
 LENS_EXITS = (2, 4, 6, 8, 10, 12, 14)
 PROMPT, NEW = 32, 129  # tokens: 128, as `generate` makes, after the first
+
+SHIPPED = ("linear annealing", "any alpha", "product of confidences", "cost-aware")
 
 app = typer.Typer(help=__doc__, add_completion=False)
 Threads = Annotated[int, typer.Option(help="CPU threads of torch.")]
@@ -90,6 +93,22 @@ def measure(
     found.save(file)
     assert found.measured is not None
     typer.echo(found.measured.to_string())
+
+
+@app.command()
+def ship(work: Path) -> None:
+    """Put the tunings of WORK into the package: the winner for the trained heads as the model's preset, the paper's
+    rule and the other kinds of rule at their best as presets by name."""
+    for heads in HEADS:
+        found = Tuning.load(named(work, "tuning", heads))
+        found.save(named(TUNING_FOLDER, "tuning", heads))
+    found = Tuning.load(named(work, "tuning", "trained"))
+    found.settings[found.winner].save(HERE / PRESET_FILE)
+    (HERE / PRESETS_FOLDER).mkdir(exist_ok=True)
+    for name in SHIPPED:
+        if name != found.winner:
+            found.settings[name].save(HERE / PRESETS_FOLDER / f"{name}, searched.json")
+    typer.echo(f"preset: {found.winner}: {found.settings[found.winner]}")
 
 
 @app.command()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from selfdraft_viz.errors import SettingsError
 from selfdraft_viz.lab.asking import walk_policy
-from selfdraft_viz.lab.decisions import decide, plans_of, text_lengths
+from selfdraft_viz.lab.decisions import decide, is_known, plans_of, stopping, text_lengths
 from selfdraft_viz.lab.record import DenseRecord
 from selfdraft_viz.lab.rounds import COUNTS, REASONS, Counter, Rounds, walk
 from selfdraft_viz.policies import PaperBounds
@@ -90,8 +90,8 @@ def replay_many(
 ) -> NDArray[np.int64]:
     """(settings, texts, COUNTS) totals of each text under each setting; arguments and errors as for `replay`.
 
-    Settings under the paper's bounds are replayed together (10,000 of them over 1,000 tokens take seconds), those with
-    another policy one by one.
+    Settings with shipped policies are replayed together (10,000 of them over 1,000 tokens take seconds), those with
+    others one by one.
     """
     plans = plans_of(record, settings)
     lengths = text_lengths(record, end_of_sequence_ids)
@@ -99,16 +99,18 @@ def replay_many(
     if not rows:
         raise SettingsError(f"the record has no rows after its start, {record.start}: record longer texts")
     totals = np.zeros((len(plans), texts, len(COUNTS)), dtype=np.int64)
-    together = [index for index, plan in enumerate(plans) if type(plan.settings.policy) is PaperBounds]
+    together = [index for index, plan in enumerate(plans) if is_known(plan.settings.policy)]
+    together.sort(key=lambda index: type(plans[index].settings.policy) is not PaperBounds)  # who needs more, together
     size = max(1, _AT_ONCE // (texts * rows))
     for first in range(0, len(together), size):
         chosen = together[first : first + size]
         some = [plans[index] for index in chosen]
-        decisions = decide(record, some, end_of_sequence_ids)
+        rules = stopping(some, texts)
+        decisions = decide(record, some, end_of_sequence_ids, with_confidence=rules is not None)
         counter = Counter(decisions, record.exit_layers, record.num_layers)
         widths = np.repeat([plan.max_width for plan in some], texts)
         by_lane = np.zeros((len(some) * texts, len(COUNTS)), dtype=np.int64)
-        steps = walk(decisions, widths, np.tile(lengths, len(some)))
+        steps = walk(decisions, widths, np.tile(lengths, len(some)), rules)
         if len(by_lane) < _FEW_LANES:
             every = _joined(list(steps))
             np.add.at(by_lane, every.lane, counter.count(every))
@@ -117,7 +119,7 @@ def replay_many(
                 by_lane[rounds.lane] += counter.count(rounds)  # a lane has one round at a time
         totals[chosen] = by_lane.reshape(len(some), texts, len(COUNTS))
     for index, plan in enumerate(plans):
-        if type(plan.settings.policy) is not PaperBounds:
+        if not is_known(plan.settings.policy):
             rounds, counts, _ = _all_rounds(record, plan, end_of_sequence_ids)
             np.add.at(totals[index], rounds.lane, counts)
     return totals
@@ -214,7 +216,7 @@ def _all_rounds(
 ) -> tuple[Rounds, NDArray[np.int64], list[NDArray[np.int32]]]:
     """Every round of every text under one plan, text by text, with its counts and the depths of its rows."""
     lengths = text_lengths(record, end_of_sequence_ids)
-    if type(plan.settings.policy) is not PaperBounds:
+    if not is_known(plan.settings.policy):
         rounds, decisions = walk_policy(record, plan, lengths, end_of_sequence_ids)
         row_of = Rounds(
             np.arange(len(rounds.lane)), np.zeros_like(rounds.start), rounds.stop - rounds.start,
@@ -222,8 +224,9 @@ def _all_rounds(
         )  # fmt: skip
         counts = Counter(decisions, record.exit_layers, record.num_layers).count(row_of)
         return rounds, counts, list(decisions.depth)
-    decisions = decide(record, [plan], end_of_sequence_ids)
-    rounds = _joined(list(walk(decisions, np.full(len(lengths), plan.max_width), lengths)))
+    rules = stopping([plan], len(lengths))
+    decisions = decide(record, [plan], end_of_sequence_ids, with_confidence=rules is not None)
+    rounds = _joined(list(walk(decisions, np.full(len(lengths), plan.max_width), lengths, rules)))
     counts = Counter(decisions, record.exit_layers, record.num_layers).count(rounds)
     depths = [
         decisions.depth[lane, start:stop]

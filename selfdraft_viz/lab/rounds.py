@@ -45,6 +45,7 @@ class Decisions:
         hard: no exit is confident.
         right: it exits, and with the true token.
         ends: it exits with an end-of-sequence token.
+        confidence: of the exit that it leaves at; read only where a policy goes by it.
     """
 
     depth: NDArray[np.int32]
@@ -52,6 +53,23 @@ class Decisions:
     hard: NDArray[np.bool_]
     right: NDArray[np.bool_]
     ends: NDArray[np.bool_]
+    confidence: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Rules that stop a round after the first draft with
+
+        chance that all drafts of the round stand x value < cost,
+
+    each (lanes,). The chance is the product of their confidences, each times (accepted + patience) / (expected +
+    patience), at most 1; see `selfdraft_viz.policies`. An infinite patience takes them as they are; a negative cost
+    never stops.
+    """
+
+    value: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    patience: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -143,35 +161,73 @@ class Counter:
         return np.stack(counts, axis=-1).astype(np.int64)
 
 
-def walk(decisions: Decisions, widths: NDArray[np.float64], lengths: NDArray[np.intp]) -> Iterator[Rounds]:
+def walk(
+    decisions: Decisions, widths: NDArray[np.float64], lengths: NDArray[np.intp], stopping: Stopping | None = None
+) -> Iterator[Rounds]:
     """Rounds of every lane, the first ones of all lanes first.
 
     Args:
-        decisions: of every row.
+        decisions: of every row; with confidences where there are rules.
         widths: (lanes,) the most drafts in a round; may be infinite.
         lengths: (lanes,) a lane ends once that many tokens are committed.
+        stopping: rules that may end a round earlier; None = the bounds alone.
     """
     rows = decisions.depth.shape[1]
     next_hard = _next(decisions.hard)
     next_end = _next(decisions.ends)
     next_wrong = _next(~decisions.right & ~decisions.hard)
     width = np.minimum(widths, rows).astype(np.intp)
+    rules = None if stopping is None else _Rules(decisions, stopping, int(width.max(initial=1)))
     lane = np.flatnonzero(lengths > 0)
     start = np.zeros(len(lane), dtype=np.intp)
     while len(lane):
         at = lane * rows + start
         full, end = start + width[lane], next_end[at].astype(np.intp) + 1
-        stop = np.minimum(np.minimum(full, end), rows)
+        bound = np.minimum(np.minimum(full, end), rows)
+        stop = bound if rules is None else np.minimum(bound, start + rules.drafts(lane, start))
         hard = next_hard[at].astype(np.intp)
-        reason = np.where(hard < stop, 0, np.where(stop == end, 1, np.where(stop == rows, 2, 3))).astype(np.int8)
+        reasons = [hard < stop, stop == end, stop == rows, stop == full]
+        reason = np.select(reasons, [0, 1, 2, 3], 4).astype(np.int8)
         stop = np.where(reason == 0, hard + 1, stop)
         drafted = stop - start - (reason == 0)
         accepted = np.minimum(next_wrong[at].astype(np.intp) - start, drafted)
         committed = np.where(accepted < drafted, accepted + 1, stop - start)
         yield Rounds(lane, start, stop, reason, accepted, committed)
+        if rules is not None:
+            rules.judged(lane, accepted, drafted)
         start = start + committed
         going = start < lengths[lane]
         lane, start = lane[going], start[going]
+
+
+class _Rules:
+    """What the rules of all lanes know, and how far each lets the round at hand go."""
+
+    def __init__(self, decisions: Decisions, rules: Stopping, widest: int) -> None:
+        assert decisions.confidence is not None
+        self._confidence, self._rows = decisions.confidence.ravel(), decisions.depth.shape[1]
+        self._rules, self._places = rules, np.arange(widest)
+        self._accepted, self._expected = np.zeros((2, len(decisions.depth)))
+        self._seen = np.zeros((0, widest))
+
+    def drafts(self, lane: NDArray[np.intp], start: NDArray[np.intp]) -> NDArray[np.intp]:
+        """(lanes,) drafts after which each rule stops the round that begins at `start`; too many where it does not."""
+        rules = self._rules
+        places = np.minimum(start[:, None] + self._places, self._rows - 1)
+        self._seen = self._confidence[lane[:, None] * self._rows + places]
+        patience = rules.patience[lane]
+        with np.errstate(invalid="ignore"):
+            learned = (self._accepted[lane] + patience) / (self._expected[lane] + patience)
+        correction = np.where(np.isinf(patience), 1.0, learned)
+        chance = np.minimum(1.0, self._seen * correction[:, None]).cumprod(axis=1)
+        stops = chance * rules.value[lane, None] < rules.cost[lane, None]
+        return np.where(stops.any(axis=1), stops.argmax(axis=1) + 1, self._rows)
+
+    def judged(self, lane: NDArray[np.intp], accepted: NDArray[np.intp], drafted: NDArray[np.intp]) -> None:
+        """The round's verification: all accepted drafts are judged, and the first one that was not."""
+        sums = np.pad(self._seen.cumsum(axis=1), ((0, 0), (1, 0)))
+        self._expected[lane] += sums[np.arange(len(lane)), np.minimum(accepted + 1, drafted)]
+        self._accepted[lane] += accepted
 
 
 def _running_sum(values: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from selfdraft_viz.settings import Settings
 if TYPE_CHECKING:
     from selfdraft_viz.model import Model
 
+TUNING_FOLDER = Path(str(files("selfdraft_viz"))) / "assets" / "tuning"
+"""What ships with the package."""
 _FORMAT = "selfdraft_viz tuning"
 
 
@@ -184,7 +187,4 @@ def shipped_tuning(heads: str = "trained") -> Tuning:
     Raises:
         LoadError: there is none of that name.
     """
-    from importlib.resources import files
-
-    folder = Path(str(files("selfdraft_viz"))) / "assets" / "tuning"
-    return Tuning.load(folder / f"tuning-{heads.replace(' ', '-')}.json")
+    return Tuning.load(TUNING_FOLDER / f"tuning-{heads.replace(' ', '-')}.json")

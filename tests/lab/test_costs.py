@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import recorded
 import strategies
@@ -18,7 +19,13 @@ import selfdraft_viz as sv
 from selfdraft_viz.events import Committed, Event, ExitCheck, LayersRan, Verified
 from selfdraft_viz.lab import measuring
 from selfdraft_viz.lab.costs import PARTS, Costs, measure_costs
-from selfdraft_viz.lab.paired import compare_predictions, error_distribution, measure_paired, varied_settings
+from selfdraft_viz.lab.paired import (
+    compare_predictions,
+    error_distribution,
+    measure_paired,
+    measured_speedups,
+    varied_settings,
+)
 from selfdraft_viz.lab.replay import replay
 
 PRICES = {"layer": 1.0, "second_row": 0.2, "further_row": 0.05, "run": 0.1, "exit_check": 0.4, "first_check": 0.15,
@@ -150,6 +157,11 @@ def test_paired_runs_are_of_the_recorded_texts() -> None:
     assert table["tokens_per_round"].tolist() == table["predicted_tokens_per_round"].tolist()
     assert table["error"].tolist() == (table["predicted"] / table["measured"] - 1).tolist()
     assert (table["measured_low"] <= table["measured"]).all()
+    held = runs.assign(seconds=runs["seconds"].where(runs.index != 0, 100.0))  # one decode of three was held up
+    thrice = pd.concat([held, runs.assign(repeat=2), runs.assign(repeat=3)])
+    even = measured_speedups(pd.concat([runs, runs.assign(repeat=2), runs.assign(repeat=3)]))
+    assert measured_speedups(thrice)["measured"].tolist() == pytest.approx(even["measured"].tolist(), rel=0.5)
+    assert measured_speedups(thrice)["measured_low"].iloc[0] < 0.01
     assert table["equal"].all()
     with pytest.raises(sv.SettingsError, match="at least one setting"):
         measure_paired(model, dense, {})

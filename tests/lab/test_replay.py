@@ -216,3 +216,38 @@ def test_what_a_record_cannot_answer_is_refused() -> None:
         replay_rounds(dense, sv.Settings(), 1)
     with pytest.raises(sv.SettingsError, match="no rows after its start"):
         replay(dataclasses.replace(dense, start=dense.token_ids.shape[1]), sv.Settings())
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedProduct(sv.ProductOfConfidences):
+    """The shipped rule, asked draft by draft."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedCostAware(sv.CostAware):
+    """The shipped rule, asked draft by draft."""
+
+
+@examples(40)
+@given(
+    settings=replayable,
+    seed=st.integers(0, 3),
+    least=st.floats(0.001, 0.3),
+    cost=st.floats(0.01, 0.5),
+    patience=st.floats(0.1, 20),
+)
+def test_shipped_policies_replayed_together_stop_where_they_stop_when_asked(
+    settings, seed, least, cost, patience
+) -> None:
+    """Breaks when what a rule knows is not kept, or kept of another lane."""
+    _, dense = recorded("llama", seed)
+    rules = [(sv.ProductOfConfidences(least), AskedProduct(least))]
+    rules.append((sv.CostAware(cost, 1.0, patience), AskedCostAware(cost, 1.0, patience)))
+    ends = dense.true_ids[0, 25:26].tolist()
+    both = [settings.replace(policy=one) for pair in rules for one in pair]
+    counts = replay_many(dense, [settings, *both], end_of_sequence_ids=ends)
+    assert (counts[0] == replay_many(dense, [settings], end_of_sequence_ids=ends)[0]).all()
+    assert (counts[1::2] == counts[2::2]).all()
+    for told, asked in zip(both[::2], both[1::2], strict=True):
+        ours, theirs = (replay_rounds(dense, one, end_of_sequence_ids=ends) for one in (told, asked))
+        assert ours.to_dict() == theirs.to_dict()

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -431,6 +432,30 @@ def test_in_a_checkout_its_own_notebooks_are_opened(run: Run, monkeypatch: pytes
     _, out, _ = run("notebooks", "--copy-only")
     assert out == f"notebooks: {ROOT / 'notebooks'}\n"
     assert not (ROOT / "tests" / "selfdraft-notebooks").exists()
+
+
+def test_notebooks_as_pages_need_neither_python_nor_a_network(run: Run, elsewhere: Path) -> None:
+    """Breaks when a page lacks its figures, fetches a script from another host, or gives the solutions away."""
+    (elsewhere / "mine").mkdir()
+    shutil.copy(ROOT / "notebooks" / "02_how_self_drafting_works.ipynb", elsewhere / "mine")
+    status, out, _ = run("notebooks", "--folder", "mine", "--html")
+    assert status == 0
+    page = elsewhere / "mine" / "02_how_self_drafting_works.html"
+    assert f"written: {page.relative_to(elsewhere)}" in out
+    content = page.read_text(encoding="utf-8")
+    notebook = json.loads((ROOT / "notebooks" / "02_how_self_drafting_works.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    figures = sum("application/vnd.plotly.v1+json" in output.get("data", {}) for output in outputs)
+    assert content.count("Plotly.newPlot(") == figures > 0
+    assert not re.search(r"""(src|href)=["']https?://[^"']*(\.js|cdn|unpkg)""", content)
+    folded = sum(cell["metadata"].get("jupyter", {}).get("source_hidden", False) for cell in notebook["cells"])
+    assert content.count("<details><summary>solution</summary>") == folded > 0
+    assert "right, in all" not in content
+    assert len(list(page.parent.glob("*.html"))) == len(list(page.parent.glob("*.ipynb")))
+    page.with_suffix(".ipynb").write_text("no notebook", encoding="utf-8")
+    status, _, err = run("notebooks", "--folder", "mine", "--html")
+    assert status != 0
+    assert "cannot be read as a notebook" in err
 
 
 @pytest.fixture

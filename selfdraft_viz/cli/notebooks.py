@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 import selfdraft_viz
+from selfdraft_viz.cli.notebook_pages import notebook_page
 from selfdraft_viz.cli.terminal import printable
 from selfdraft_viz.errors import LoadError
 
@@ -29,11 +30,19 @@ def notebooks(
         typer.Option(help="Where they go; default: ./selfdraft-notebooks, or in a checkout the notebooks there."),
     ] = None,
     copy_only: Annotated[bool, typer.Option("--copy-only", help="Do not start JupyterLab.")] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write each as a web page beside it, figures included; no JupyterLab.")
+    ] = False,
 ) -> None:
     """Open the explorer notebook in JupyterLab, to which other arguments (--no-browser, --port 8890) are handed on."""
     place = prepare(folder)
     print(f"notebooks: {printable(str(place.resolve()))}")
-    if not copy_only:
+    if html:
+        for notebook in sorted(place.glob("*.ipynb")):
+            page = notebook.with_suffix(".html")
+            page.write_text(notebook_page(notebook), encoding="utf-8")
+            print(f"written: {printable(str(page))}")
+    elif not copy_only:
         raise typer.Exit(_run_lab(place / FIRST, context.args))
 
 

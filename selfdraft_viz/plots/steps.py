@@ -22,10 +22,12 @@ def staircase_steps(trace: Trace, title: str = "") -> go.Figure:
     """A short decode that a reader can step through; it works without a kernel.
 
     Args:
-        trace: of self-draft decoding with `detail="full"`, of at most two dozen tokens, its prompt included.
+        trace: of at most two dozen tokens, its prompt included; of self-draft decoding with `detail="full"`, or of
+            ordinary decoding.
         title: of the figure.
     """
-    count = min(_WIDEST, len(trace.tokens) + int(trace.drafts["position"].max() > len(trace.tokens) - 1))
+    beyond = len(trace.drafts) > 0 and trace.drafts["position"].max() > len(trace.tokens) - 1
+    count = min(_WIDEST, len(trace.tokens) + int(beyond))
     grid = StaircaseGrid(trace.num_layers, len(trace.tokens) + len(trace.drafts) + 1)
     captions = _Captions(trace)
     frames: list[go.Frame] = []
@@ -53,6 +55,7 @@ def staircase_steps(trace: Trace, title: str = "") -> go.Figure:
         height=600,
         margin={"t": 140, "b": 170, "l": 58, "r": 16},
         legend={"y": 1.0},
+        showlegend=len(trace.rounds) > 0,
         sliders=[slider([frame.name for frame in frames], 0, "step ", top=0.3)],
     )
     figure.update_xaxes(
@@ -91,6 +94,9 @@ class _Captions:
             case ev.Committed() if event.kind == "first":
                 self._commit(event.position, event.position + 1)
                 return f"Its last row gives the first new token, {self._quoted(event.position)}."
+            case ev.Committed() if event.kind == "plain":
+                self._commit(event.position, event.position + 1)
+                return f"That row gives the next token, {self._quoted(event.position)}, and it is committed."
         return None
 
     def _ran(self, event: ev.LayersRan) -> str:
@@ -98,8 +104,10 @@ class _Captions:
         rows = event.stop_position - event.first_position
         if event.phase == "prefill":
             return f"The prompt, {_plural(rows, 'row')}, passes {layers} at once."
+        newest = self._quoted(event.stop_position - 1)
+        if event.phase == "plain":
+            return f"The newest token, {newest}, goes through {layers}."
         if event.phase == "draft":
-            newest = self._quoted(event.stop_position - 1)
             carried = ""
             if event.catch_up_rows:
                 are = "is" if event.catch_up_rows == 1 else "are"

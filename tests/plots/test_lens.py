@@ -78,3 +78,14 @@ def test_every_step_of_a_decode_is_a_frame(embedded):
     ]
     widths = {len(frame.data) for frame in figure.frames}
     assert widths == {7}
+
+
+def test_ordinary_decoding_has_two_steps_a_token(embedded):
+    trace = embedded.generate_plain("The king said to the", max_new_tokens=5)
+    figure = staircase_steps(trace, "t")
+    notes = [frame.layout.annotations[0].text for frame in figure.frames]
+    assert sum("goes through layers 1 to 16" in note for note in notes) == 4
+    assert sum("it is committed" in note for note in notes) == 4
+    assert len(notes) == 10  # and the prompt's two
+    assert not any("Verification" in note or "nan" in note for note in notes)
+    assert not figure.layout.showlegend

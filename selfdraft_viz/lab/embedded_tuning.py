@@ -100,8 +100,7 @@ def ship(work: Path) -> None:
     """Put the tunings of WORK into the package: the winner for the trained heads as the model's preset, the paper's
     rule and the other kinds of rule at their best as presets by name."""
     for heads in HEADS:
-        found = Tuning.load(named(work, "tuning", heads))
-        found.save(named(TUNING_FOLDER, "tuning", heads))
+        Tuning.load(named(work, "tuning", heads)).save(named(TUNING_FOLDER, "tuning", heads))
     found = Tuning.load(named(work, "tuning", "trained"))
     found.settings[found.winner].save(HERE / PRESET_FILE)
     (HERE / PRESETS_FOLDER).mkdir(exist_ok=True)

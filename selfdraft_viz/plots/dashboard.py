@@ -19,7 +19,7 @@ from selfdraft_viz.plots.depth import depth_axis, depth_data, depth_traces
 from selfdraft_viz.plots.pinned import PinnedCurves, fastest_of, pinned_data, pinned_traces
 from selfdraft_viz.plots.rounds import rounds_axis, rounds_data, rounds_traces
 from selfdraft_viz.plots.speed import speed_axis, speed_data, speed_traces, tokens_per_second
-from selfdraft_viz.plots.style import NOTHING, axis, plain_layout
+from selfdraft_viz.plots.style import NOTHING, axis, margins, plain_layout
 from selfdraft_viz.plots.tables import Table, numbers
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def blank_dashboard(
             figure.add_trace(trace, row=row, col=1)
     for line, row in pinned_traces():
         figure.add_trace(line, row=row, col=1)
-    figure.update_layout(plain_layout(height=HEIGHT, margin={"t": 32, "b": 44, "l": 58, "r": 10}))
+    figure.update_layout(plain_layout(height=HEIGHT, margin=margins(t=32, b=44, l=58, r=10)))
     hidden = axis(None, showticklabels=False)
     figure.update_layout(
         xaxis=hidden,

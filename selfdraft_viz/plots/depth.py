@@ -23,7 +23,7 @@ def depth_traces(exit_layers: Sequence[int], num_layers: int) -> list[go.Scatter
     """The traces of the view without data: what a mouse meets in the bars, the bars of each depth there can be, and one
     trace of marks for each of `MARKED_KINDS`."""
     bars = [
-        filled(f"depth {depth}", depth_colour(depth, num_layers), showlegend=False)
+        filled(f"depth {depth}", depth_colour(depth, num_layers), showlegend=False, visible=False)
         for depth in _depths(exit_layers, num_layers)
     ]
     met = handles("exit depth", "position %{x}<br>exit depth: %{customdata} layers<extra></extra>")
@@ -55,7 +55,8 @@ def depth_data(tokens: Table, exit_layers: Sequence[int], num_layers: int) -> li
     data: list[dict[str, Any]] = [along(position, depth)]
     for level in _depths(exit_layers, num_layers):
         first, last = merged(position[depth == level])
-        data.append(outlines(first - 0.5, last + 0.5, np.zeros(len(first)), np.full(len(first), level)))
+        bars = outlines(first - 0.5, last + 0.5, np.zeros(len(first)), np.full(len(first), level))
+        data.append({**bars, "visible": len(first) > 0})  # plotly takes its time over what is empty too
     for marked in MARKED_KINDS:
         at = position[kind == marked]
         data.append({"x": at, "y": np.full(len(at), num_layers * 1.08, dtype="float32")})

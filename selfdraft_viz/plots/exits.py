@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from selfdraft_viz.plots.colours import ACCEPTED, INK, REJECTED, depth_scale
-from selfdraft_viz.plots.style import NOTHING, axis, nice_ceiling, plain_layout
+from selfdraft_viz.plots.style import NOTHING, axis, margins, nice_ceiling, plain_layout
 from selfdraft_viz.plots.tables import Table, numbers, words
 from selfdraft_viz.schedules import PerLayerTemperature
 from selfdraft_viz.settings import Settings
@@ -105,7 +105,7 @@ def blank_exits(num_layers: int) -> go.Figure:
     step = max(1, round(num_layers / 8))
     ticks = [*range(0, num_layers - step // 2, step), num_layers]
     figure.update_layout(
-        plain_layout(height=HEIGHT, barmode="relative", margin={"t": 30, "b": 78, "l": 46, "r": 8}),
+        plain_layout(height=HEIGHT, barmode="relative", margin=margins(t=30, b=78, l=46, r=8)),
         xaxis=axis(None, range=span, tickvals=ticks),
         xaxis2=axis(None, range=span, tickvals=ticks),
         xaxis3=axis("layers", range=span, tickvals=ticks),

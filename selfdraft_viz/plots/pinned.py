@@ -64,6 +64,7 @@ def pinned_traces() -> list[tuple[go.Scatter, int]]:
                 hovertemplate="%{y:.3g}<extra>%{fullData.name}</extra>",
                 legend=legend,
                 showlegend=False,
+                visible=False,
             )
             traces.append((line, row))
     return traces
@@ -79,7 +80,7 @@ def pinned_data(pins: Sequence[PinnedCurves], first_position: int) -> list[dict[
             filled = len(x) > 0
             shown = {"x": (x + first_position).astype("float32"), "y": y} if filled else dict(NOTHING)
             called = pin.name if pin else f"pin {index + 1}"
-            data.append({**shown, "name": hover_text(called), "showlegend": filled and number == 1})
+            data.append({**shown, "name": hover_text(called), "showlegend": filled and number == 1, "visible": filled})
     return data
 
 

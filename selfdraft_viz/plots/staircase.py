@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from selfdraft_viz import events as ev
 from selfdraft_viz.plots.colours import INK, NEUTRAL, REJECTED
 from selfdraft_viz.plots.replay import events_of
-from selfdraft_viz.plots.style import axis, plain_layout
+from selfdraft_viz.plots.style import axis, margins, plain_layout
 from selfdraft_viz.plots.text import hover_text
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def blank_staircase(num_layers: int) -> go.Figure:
         [cells, *marks, edge, *legend],
         plain_layout(
             height=HEIGHT,
-            margin={"t": 74, "b": 84, "l": 58, "r": 10},
+            margin=margins(t=74, b=84, l=58, r=10),
             xaxis=axis(None, showgrid=False, range=[-0.5, WINDOW - 0.5], tickangle=-55),
             yaxis=axis("layers", showgrid=False, range=[0.4, num_layers + 0.9], tickvals=_layer_ticks(num_layers)),
             legend={

@@ -35,6 +35,11 @@ def plain_layout(**changes: Any) -> go.Layout:
     return layout.update(changes)
 
 
+def margins(**pixels: int) -> dict[str, Any]:
+    """Margins that stay as they are: plotly need not find out at every frame whether something hangs over."""
+    return {**pixels, "autoexpand": False}
+
+
 def axis(title: str | None = None, **changes: Any) -> dict[str, Any]:
     """An axis with a quiet grid; `title` carries the unit."""
     return {
@@ -46,6 +51,7 @@ def axis(title: str | None = None, **changes: Any) -> dict[str, Any]:
         "showline": False,
         "zeroline": False,
         "fixedrange": False,
+        "ticklabeloverflow": "allow",  # or every label is measured at every frame
         **changes,
     }
 

@@ -155,8 +155,12 @@ def _common(old: list[Any], new: list[Any]) -> int:
 
 def _column(trace: int, path: str, values: np.ndarray, start: int, buffers: list[Any]) -> dict[str, Any]:
     buffers.append(np.ascontiguousarray(values[start:]).tobytes())
-    dtype = str(values.dtype)
-    return {"trace": trace, "path": path, "start": start, "dtype": dtype, "buffer": len(buffers) - 1}
+    return {"trace": trace, "path": path, "start": start, "dtype": _name(values.dtype), "buffer": len(buffers) - 1}
+
+
+@cache
+def _name(dtype: np.dtype) -> str:
+    return dtype.name
 
 
 @cache

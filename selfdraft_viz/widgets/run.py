@@ -1,7 +1,7 @@
 """One decode in a thread of its own, which can be paused, stepped and stopped, and draws as it goes.
 
 The worker is the only thread that touches the generator of events. It also calls `frame`, so that a running decode is
-drawn by one thread, about ten times a second and less often where drawing is slow.
+drawn by one thread, about ten times a second, less often where drawing is slow.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from selfdraft_viz import events as ev
 State: TypeAlias = Literal["running", "paused", "ended"]
 Stage: TypeAlias = Literal["decoding", "checking", "done"]
 
-FRAME_SECONDS = 0.1
-DRAWING_SHARE = 0.06
+FRAME_SECONDS = 0.09
+DRAWING_SHARE = 0.07
 """The most of a run's time that goes into drawing: frames wait until the last one's cost is below this share. What
 counts is processor time of the run's thread: where a browser shares the cores, waiting for it is no cost of drawing."""
 _SLOWEST_FRAME_SECONDS = 1.0
@@ -183,17 +183,16 @@ class Run:
             self.stopped = True
 
     def _draw(self, whole: bool, last: bool = False) -> None:
-        begun = time.thread_time()
+        begun, processor = time.perf_counter(), time.thread_time()
         if last:
             self._finished = True
         else:
             self._look_round()
         self._frame(whole)
-        cost = time.thread_time() - begun
+        cost = time.thread_time() - processor
         self.frames += 1
         self.drawing_seconds += cost
-        pause = min(max(FRAME_SECONDS, cost / DRAWING_SHARE), _SLOWEST_FRAME_SECONDS)
-        self._next_frame = time.perf_counter() + pause
+        self._next_frame = begun + min(max(FRAME_SECONDS, cost / DRAWING_SHARE), _SLOWEST_FRAME_SECONDS)
 
 
 def ends_step(event: ev.Event, commits_due: int) -> bool:

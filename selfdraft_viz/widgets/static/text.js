@@ -30,6 +30,9 @@ function render({ model, el }) {
 
   let palette = {};
   let count = 0;
+  let follows = true; // the end stays in sight, unless somebody has scrolled up; known without asking for the layout
+  let scrolling = false;
+  view.addEventListener("scroll", () => { follows = view.scrollHeight - view.scrollTop - view.clientHeight < 48; }, { passive: true });
 
   function paint(node, depth) {
     const colours = palette[depth];
@@ -71,6 +74,7 @@ function render({ model, el }) {
   function reset(message) {
     palette = message.palette;
     count = 0;
+    follows = true;
     view.dataset.tokens = 0;
     committed.replaceChildren(span("sv-prompt", message.prompt));
     if (message.hint) committed.append(span("sv-hint", message.hint));
@@ -80,13 +84,15 @@ function render({ model, el }) {
 
   function patch(message) {
     if (message.from > count) return model.send({ type: "ready" }); // a patch was missed
-    const follow = view.scrollHeight - view.scrollTop - view.clientHeight < 48;
     const fresh = message.tokens.slice(count - message.from);
     committed.append(...fresh.map(token));
     count += fresh.length;
     tail.replaceChildren(...message.drafts.map(draft));
     view.dataset.tokens = count;
-    if (follow) view.scrollTop = view.scrollHeight;
+    if (follows && !scrolling) {
+      scrolling = true;
+      requestAnimationFrame(() => { scrolling = false; view.scrollTop = view.scrollHeight; });
+    }
   }
 
   function mark(position) {

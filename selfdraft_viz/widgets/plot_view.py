@@ -63,7 +63,12 @@ class PlotView(anywidget.AnyWidget):
             self._send_all()
 
     def update(
-        self, data: Sequence[dict[str, Any]], layout: dict[str, Any] | None = None, first_trace: int = 0
+        self,
+        data: Sequence[dict[str, Any]],
+        layout: dict[str, Any] | None = None,
+        first_trace: int = 0,
+        *,
+        axes_stay: bool = False,
     ) -> None:
         """Set properties of traces, and of the layout, by path.
 
@@ -72,6 +77,7 @@ class PlotView(anywidget.AnyWidget):
                 and lists only what follows the first change is sent.
             layout: such as `{"xaxis.range": [0, 10]}`.
             first_trace: the trace that `data` begins with.
+            axes_stay: only points move, within the axes: drawn without the rest of the figure, several times faster.
         """
         with self._lock:
             patches: list[dict[str, Any]] = []
@@ -99,7 +105,8 @@ class PlotView(anywidget.AnyWidget):
             changed = {path: value for path, value in (layout or {}).items() if self._layout.get(path) != value}
             self._layout.update(changed)
             if patches or changed:
-                self.send({"type": "patch", "traces": patches, "layout": changed}, buffers)
+                message = {"type": "patch", "traces": patches, "layout": changed}
+                self.send({**message, "axes_stay": True} if axes_stay else message, buffers)
 
     def snapshot(self) -> go.Figure:
         """What is shown at the moment, as a figure of its own."""

@@ -23,7 +23,7 @@ from selfdraft_viz.settings import Settings
 from selfdraft_viz.widgets.plot_view import PlotView
 from selfdraft_viz.widgets.settings_controls import SettingsControls
 
-_GRID_ROWS = 40_000  # (settings x recorded rows) replayed for the heat map
+_GRID_ROWS = 30_000  # (settings x recorded rows) replayed for the heat map
 _ALPHAS = np.round(np.arange(-0.5, 1.51, 0.2), 2).tolist()
 _THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.1), 2).tolist()
 
@@ -82,8 +82,10 @@ class ScheduleLab(ipw.VBox):
         self._pin = ipw.Button(description="Compare from here", tooltip="Tell changes against the settings as they are")
         self._pin.on_click(lambda _: self.pin())
         self._readout = ipw.HTML()
+        heat = alpha_threshold_heatmap(self._grid(settings), measured, title=self._grid_title())
+        heat.data[1].update(name="now", hovertemplate="now: %{x:.2f}, %{y:.2f}<extra></extra>")
         self._heat = PlotView(
-            alpha_threshold_heatmap(self._grid(settings), measured, title=self._grid_title()),
+            heat,
             description="Predicted speedup over annealing strength and threshold",
         )
         self._tokens = PlotView(
@@ -140,28 +142,32 @@ class ScheduleLab(ipw.VBox):
     def _answer(self) -> None:
         started = time.perf_counter()
         settings = self.settings
+        self._show_now(settings)
         self.table = replay_table(self._records, self._costs, [settings])
         self._readout.value = _readout(self.table, self._pinned_table, self._costs.name)
         self._tokens.update(token_changes_data(*self._changes(settings)))
         self._show_heat(settings)
         self.seconds = time.perf_counter() - started
 
-    def _show_heat(self, settings: Settings) -> None:
-        rest = settings.replace(schedule=LinearAnnealing(0.0), threshold=0.5)
+    def _show_now(self, settings: Settings) -> None:
         now: dict[str, Any] = {"x": np.zeros(0), "y": np.zeros(0)}
         if isinstance(settings.schedule, LinearAnnealing) and settings.threshold <= 1:
             now = {"x": np.array([settings.schedule.alpha]), "y": np.array([settings.threshold])}
-        patches: list[dict[str, Any]] = [{}, {**now, "name": "now"}]
+        self._heat.update([now], first_trace=1, axes_stay=True)
+
+    def _show_heat(self, settings: Settings) -> None:
+        rest = settings.replace(schedule=LinearAnnealing(0.0), threshold=0.5)
         if self._grid_for is None or rest != self._grid_for:
             grid = self._grid(settings)
             wide = grid.pivot(index="threshold", columns="alpha", values="predicted").to_numpy()
             seen = wide.ravel() if self._measured is None else np.append(wide, self._measured["measured"])
             scale = speed_colours(seen)
-            patches[0] = {"z": wide.round(4).tolist(), "zmin": scale["cmin"], "zmax": scale["cmax"]}
+            patches: list[dict[str, Any]] = [{"z": wide.round(4).tolist()}, {}]
+            patches[0] |= {"zmin": scale["cmin"], "zmax": scale["cmax"]}
             if self._measured is not None:
                 patches.append({"marker.cmin": scale["cmin"], "marker.cmax": scale["cmax"]})
             self._grid_for = rest
-        self._heat.update(patches)
+            self._heat.update(patches)
 
     def _grid(self, settings: Settings) -> pd.DataFrame:
         return alpha_threshold_grid(self._grid_records, self._costs, settings, _ALPHAS, _THRESHOLDS)

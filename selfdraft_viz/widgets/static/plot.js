@@ -97,6 +97,15 @@ function render({ model, el }) {
     drawing = false;
   }
 
+  // Points of some traces to where they are now, without drawing axes, legend and the other traces again.
+  async function move(traces) {
+    if (!library || !plot._fullLayout || drawing || !seen) return draw();
+    const data = traces.map((trace) => ({ x: figure.data[trace].x, y: figure.data[trace].y }));
+    await library.animate(plot, { data, traces }, { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: false } });
+    revision += 1;
+    plot.dataset.frames = revision;
+  }
+
   function receive(message, buffers) {
     if (message.type === "figure") {
       if (message.figure) {
@@ -118,7 +127,8 @@ function render({ model, el }) {
       }
     }
     for (const [path, value] of Object.entries(message.layout ?? {})) assign(figure.layout, path, value);
-    draw();
+    if (message.axes_stay) move([...new Set(message.traces.map(({ trace }) => trace))]);
+    else draw();
   }
 
   model.on("msg:custom", receive);

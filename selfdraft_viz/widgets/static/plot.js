@@ -101,7 +101,8 @@ function render({ model, el }) {
   async function move(traces) {
     if (!library || !plot._fullLayout || drawing || !seen) return draw();
     const data = traces.map((trace) => ({ x: figure.data[trace].x, y: figure.data[trace].y }));
-    await library.animate(plot, { data, traces }, { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: false } });
+    const at_once = { mode: "immediate", transition: { duration: 0 }, frame: { duration: 0, redraw: false } };
+    await library.animate(plot, { data, traces }, at_once).catch(draw); // one that the next overtakes
     revision += 1;
     plot.dataset.frames = revision;
   }

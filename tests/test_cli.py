@@ -84,8 +84,9 @@ def test_options_reach_the_decode(run: Run) -> None:
     heads = ("--heads", "logit lens", "--device", "cpu", "--dtype", "float64")
     _, out, _ = run("generate", PROMPT, "-n", "6", "--json", *heads, *typed.split(), *sampling.split())
     data = json.loads(out)
-    settings = sv.Settings(sv.CosineAnnealing(0.5), 0.3, max_depth=4, max_width=None)
     model = sv.load(device="cpu", dtype="float64", exit_layers=[2, 4, 6], heads="logit lens")
+    policy = model.preset.policy  # which no option changes
+    settings = sv.Settings(sv.CosineAnnealing(0.5), 0.3, max_depth=4, max_width=None, policy=policy)
     trace = model.generate(PROMPT, settings, max_new_tokens=6, sampling=sv.Sampling(0.7, 0.9, 40, 5))
     assert sv.Settings.from_dict(data["settings"]) == settings
     assert data["sampling"] == {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "seed": 5}

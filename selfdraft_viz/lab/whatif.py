@@ -103,8 +103,9 @@ def sensitivity(records: Mapping[str, DenseRecord], costs: Costs, base: Settings
         moved.append(("max_width", width, f"{width}", base.replace(max_width=width)))
     used = base.plan(record.exit_layers, record.num_layers).exit_temperatures
     for layer in record.exit_layers:
-        without = tuple(other for other in used if other != layer) or tuple(used)
-        layers = without if layer in used else tuple(sorted({*used, layer}))
+        layers = tuple(other for other in used if other != layer) if layer in used else tuple(sorted({*used, layer}))
+        if not layers:
+            continue  # there is nothing to draft with without the only exit
         label = f"without {layer}" if layer in used else f"with {layer}"
         one = base.replace(exit_layers=layers, max_depth=None)
         moved.append(("exit_layers", float(layer), label, one))

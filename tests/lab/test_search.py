@@ -172,6 +172,9 @@ def test_sensitivity_moves_one_setting_at_a_time() -> None:
         assert table.loc[table["is_base"] & (table["setting"] == name), "predicted"].tolist() == pytest.approx([here])
     row = table[(table["setting"] == "exit_layers") & (table["label"] == "without 3")].iloc[0]
     assert row["predicted"] == pytest.approx(mean_speedup(records, costs, base.replace(exit_layers=(1,))))
+    alone = sensitivity(records, costs, base.replace(exit_layers=(2,)))
+    labels = alone.loc[alone["setting"] == "exit_layers", "label"].tolist()
+    assert labels == ["with 1", "with 3"], "the only exit cannot be left out"
     assert widest_alpha(EXITS, 5) == pytest.approx(3 / 0.8)
 
 

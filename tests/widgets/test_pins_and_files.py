@@ -45,7 +45,9 @@ def test_a_pinned_run_stays_under_the_next(explorer: sv.Explorer) -> None:
     assert row["tokens per round"] == f"{summary['tokens_per_round']:.2f}"
     assert row["layer passes per token"] == f"{summary['layer_passes_per_token']:.1f} of 16"
     assert row["equal"] == "yes"
-    assert "threshold 0.76" in row["settings"], "the settings it ran under, not those of now"
+    assert f"threshold {explorer.model.preset.threshold}" in row["settings"], (
+        "the settings it ran under, not those of now"
+    )
     assert lines(explorer) == ["first"]
     explorer.unpin("first")
     assert lines(explorer) == [] == explorer._views.pins.table.rows
@@ -119,7 +121,7 @@ def test_buttons_hand_over_files(explorer: sv.Explorer) -> None:
 
     explorer.settings = sv.Settings(threshold=0.1)
     files.load_settings._heard(None, {"type": "file", "name": "a.json"}, [memoryview(sent["save_settings"][1])])
-    assert explorer.settings.threshold == 0.76
+    assert explorer.settings == explorer.model.preset
     files.load_settings._heard(None, {"type": "file", "name": "a.json"}, [memoryview(b"{nonsense")])
     assert "a.json is not a JSON file of settings" in explorer._views.readout.error
     files.open._heard(None, {"type": "file", "name": "run.parquet"}, [memoryview(sent["trace"][1])])

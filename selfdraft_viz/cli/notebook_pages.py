@@ -7,7 +7,6 @@ small; and its pages fetch scripts from other hosts.
 from __future__ import annotations
 
 import html
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,8 @@ def notebook_page(notebook: Path) -> str:
     """The HTML of an executed notebook: what it says, its code and the outputs that were saved with it.
 
     Raises:
-        LoadError: it is not a notebook, or nbconvert is not installed.
+        LoadError: it is not a notebook.
     """
-    if importlib.util.find_spec("nbconvert") is None:
-        raise LoadError("nbconvert is not installed in this environment: pip install nbconvert")
     import nbformat
     from nbconvert import HTMLExporter
     from traitlets.config import Config

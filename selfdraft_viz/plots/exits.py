@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from selfdraft_viz.events import ExitCheck
     from selfdraft_viz.trace import Trace
 
-HEIGHT = 624
+HEIGHT = 630
 SCHEDULE, HISTOGRAM, TOKEN = range(0, 3), range(3, 5), range(5, 8)
 _TITLES = (
     "<b>Schedule</b>  exit temperature T",
     "<b>Where tokens came from</b>",
-    "<b>Selected token</b>  confidence by exit",
+    "<b>Selected token</b>  confidence",
 )
 
 
@@ -105,7 +105,7 @@ def blank_exits(num_layers: int) -> go.Figure:
     step = max(1, round(num_layers / 8))
     ticks = [*range(0, num_layers - step // 2, step), num_layers]
     figure.update_layout(
-        plain_layout(height=HEIGHT, barmode="relative", margin=margins(t=30, b=102, l=46, r=8)),
+        plain_layout(height=HEIGHT, barmode="relative", margin=margins(t=30, b=108, l=46, r=8)),
         xaxis=axis(None, range=span, tickvals=ticks),
         xaxis2=axis(None, range=span, tickvals=ticks),
         xaxis3=axis("layers", range=span, tickvals=ticks),

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm.auto import tqdm
 
 from selfdraft_viz.decoding import Detail, Request, SettingsSource, decode_plain, decode_selfdraft
-from selfdraft_viz.errors import LoadError, PromptError, SettingsError, UnsupportedModelError
+from selfdraft_viz.errors import LoadError, PromptError, SelfDraftError, SettingsError, UnsupportedModelError
 from selfdraft_viz.events import Event
 from selfdraft_viz.heads import HEADS_FILE, ExitHeads, default_exit_layers
 from selfdraft_viz.layered import LayeredModel, family_of
 from selfdraft_viz.layered.kernels import pack_linears
-from selfdraft_viz.progress import Progress, fetch, reporting
+from selfdraft_viz.progress import Progress, fetch, reporter, reporting
 from selfdraft_viz.schedules import LinearAnnealing, NoAnnealing
 from selfdraft_viz.settings import NEVER, Sampling, Settings
 from selfdraft_viz.trace import Trace, TraceRecorder, environment
@@ -110,7 +113,22 @@ def load(
     layered = LayeredModel(base)
     _choose_kernels(layered, kernels, bitwise, automatic=bitwise or isinstance(with_name, (str, Path)))
     chosen = _load_heads(heads, folder, layered, exit_layers, identity)
-    return Model(layered, tokenizer, chosen.to(layered.device, layered.dtype), identity, revision, preset, presets)
+    model = Model(layered, tokenizer, chosen.to(layered.device, layered.dtype), identity, revision, preset, presets)
+    if layered.compiled is not None:
+        _compile_kernels(model, layered.compiled.kernels_kept(), progress)
+    return model
+
+
+def _compile_kernels(model: Model, kept: bool, progress: Progress | None) -> None:
+    """Compile, or read from numba's cache, all that a decode calls, by a decode of two tokens: the user's first decode,
+    and its tokens per second, are then as any other."""
+    task = "Reading what was compiled" if kept else "Compiling for this processor (once)"
+    bar = tqdm if progress is None else reporter(progress)
+    with bar(total=1, desc=task, disable=kept and progress is None) as told:
+        told.refresh()
+        with suppress(SelfDraftError):  # logits that are not finite, a context too short: for who decodes to hear of
+            deque(model.stream([0], Settings(threshold=0.0), max_new_tokens=2, stop_at_end=False), maxlen=0)
+        told.update()
 
 
 def _choose_kernels(layered: LayeredModel, kernels: str, bitwise: bool, automatic: bool) -> None:

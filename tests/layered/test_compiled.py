@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,3 +195,38 @@ def test_the_embedded_model_runs_compiled_unless_told_otherwise(embedded: sv.Mod
         slow.generate_plain("Once", max_new_tokens=12).token_ids
         == embedded.generate_plain("Once", max_new_tokens=12).token_ids
     )
+
+
+FIRST_DECODE = """
+import numba.core.dispatcher
+import selfdraft_viz as sv
+
+compiled = []
+was = numba.core.dispatcher.Dispatcher.compile
+def compile(self, signature):
+    compiled.append(self.py_func.__name__)
+    return was(self, signature)
+numba.core.dispatcher.Dispatcher.compile = compile
+told = []
+model = sv.load(progress=lambda *report: told.append(report)) if {told} else sv.load()
+while_loading = list(compiled)
+trace = model.generate("Once upon a time", max_new_tokens=24)
+print(len(while_loading) > 0, compiled == while_loading, len(trace.token_ids), told[-1:])
+"""
+
+
+def test_kernels_are_compiled_before_the_first_decode_and_once(tmp_path: Path) -> None:
+    said = []
+    for told in (False, True):
+        process = subprocess.run(
+            [sys.executable, "-c", FIRST_DECODE.format(told=told)],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said.append((process.stdout.strip(), "Compiling for this processor (once)" in process.stderr))
+    assert said == [
+        ("True True 24 []", True),
+        ("True True 24 [('Reading what was compiled', 1.0, 1.0)]", False),
+    ]

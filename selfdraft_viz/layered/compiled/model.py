@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -111,6 +112,12 @@ class CompiledModel:
     def up_to_date(self) -> bool:
         """Whether the model's parameters are still those that were laid out."""
         return self._fingerprint() == self._state
+
+    def kernels_kept(self) -> bool:
+        """Whether kernels compiled earlier lie in numba's cache."""
+        from selfdraft_viz.layered.compiled.kernels import run_layers
+
+        return any(Path(run_layers.stats.cache_path).glob("*run_layers*.nbi"))
 
     def rope(self, model: LayeredModel, capacity: int) -> tuple[Array, Array]:
         """(capacity, head width) cosines and sines; kept where they do not depend on the longest position."""

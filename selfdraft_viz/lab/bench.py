@@ -145,19 +145,22 @@ def _warm_up(
     ids: Sequence[tuple[int, ...]],
     tell: Progress,
 ) -> tuple[list[Contender], dict[str, str]]:
-    """Every contender over every prompt, untimed, so that each shape has been seen.
+    """Every contender over every prompt, or over one of each kind where the rest would warm nothing; untimed.
 
     Returns:
         Those that run, and by key why others do not.
     """
     one_of_each_kind = list(dict(zip(reversed(kinds), reversed(ids), strict=True)).values())
     running, left_out = [], {}
-    total = len(contenders) * len(ids)
-    for number, contender in enumerate(contenders):
+    warming = {contender: ids if contender.by_shape else one_of_each_kind for contender in contenders}
+    total, done = sum(map(len, warming.values())), 0
+    for contender, prompts in warming.items():
         try:
+            tell(done, total, f"warm-up: {contender.title}")
             contender.prepare(one_of_each_kind)
-            for index, prompt_ids in enumerate(ids):
-                tell(number * len(ids) + index, total, f"warm-up: {contender.title}")
+            for prompt_ids in prompts:
+                tell(done, total, f"warm-up: {contender.title}")
+                done += 1
                 made = len(contender.token_ids(contender.decode(prompt_ids)))
                 if made != options.new_tokens:
                     raise RuntimeError(f"{made} tokens where {options.new_tokens} were asked for")

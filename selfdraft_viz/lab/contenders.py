@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -27,11 +28,15 @@ class Unavailable(Exception):
     """A contender cannot run on this model; the message says why, and the bench goes on without it."""
 
 
+_TRIED_TOKENS = 32  # of each call, while layers are tried
+
+
 class Contender:
     """One way of decoding greedily. `decode` is what is timed; everything else happens outside."""
 
     key: ClassVar[str]
     title: ClassVar[str]
+    by_shape: ClassVar[bool] = True  # whether something is prepared, a graph for instance, for a prompt's length
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
@@ -61,19 +66,23 @@ class TransformersGenerate(Contender):
 
     key = "transformers"
     title = "transformers generate"
+    by_shape = False
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for generate, beyond those that every contender of transformers gets."""
         return {}
 
     def decode(self, prompt_ids: tuple[int, ...]) -> list[int]:
+        return self.generate(prompt_ids, self.bench.options.new_tokens)
+
+    def generate(self, prompt_ids: tuple[int, ...], new_tokens: int) -> list[int]:
         stock: Any = self.bench.stock
         input_ids = torch.tensor([prompt_ids], device=stock.device)
         with torch.inference_mode():
             output = stock.generate(
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),
-                max_new_tokens=self.bench.options.new_tokens,
+                max_new_tokens=new_tokens,
                 **self.options(),
             )
         return output[0, len(prompt_ids) :].tolist()
@@ -110,10 +119,11 @@ class TransformersEarlyExit(TransformersGenerate):
             raise Unavailable(f"transformers runs all layers of {kind!r} models, whatever assistant_early_exit says")
         if len(self._tried) == 1:
             return
-        self.decode(prompts[0])  # whatever happens only once
+        short = partial(self.generate, new_tokens=min(_TRIED_TOKENS, self.bench.options.new_tokens))
+        short(prompts[0])  # whatever happens only once
         for layer in self._tried:
             self._exit_layer = layer
-            self._tried[layer] = sum(self.bench.timed(self.decode, prompt)[1] for prompt in prompts)
+            self._tried[layer] = sum(self.bench.timed(short, prompt)[1] for prompt in prompts)
         self._exit_layer = min(self._tried, key=lambda layer: self._tried[layer])
 
     def options(self) -> dict[str, Any]:

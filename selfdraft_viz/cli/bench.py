@@ -47,7 +47,7 @@ def bench(
     ] = None,
     kinds: Annotated[str | None, typer.Option(help="Kinds of prompts, such as stories,python; default: all.")] = None,
     per_kind: Annotated[int, typer.Option(help="Prompts of each kind.")] = 4,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", "-n", help="Tokens that every call makes.")] = 128,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", "-n", help="Tokens that every call makes.")] = 96,
     repeats: Annotated[int, typer.Option(help="Timed rounds over all prompts.")] = 3,
     contenders: Annotated[
         str | None,

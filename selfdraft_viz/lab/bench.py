@@ -49,7 +49,7 @@ class BenchOptions:
     """
 
     contenders: tuple[str, ...] = ("transformers", "early-exit", "prompt-lookup", "plain", "self-draft")
-    new_tokens: int = 128
+    new_tokens: int = 96
     repeats: int = 3
     order: Literal["rotated", "shuffled", "fixed"] = "rotated"
     seed: int = 0

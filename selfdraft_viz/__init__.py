@@ -14,6 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from selfdraft_viz import openmp
 from selfdraft_viz.errors import (
     HeadsMismatchError,
     LoadError,
@@ -36,6 +37,8 @@ from selfdraft_viz.schedules import (
 from selfdraft_viz.settings import NEVER, Sampling, Settings
 
 __version__ = "0.1.0"
+
+openmp.settle()
 
 if TYPE_CHECKING:
     from selfdraft_viz.heads import ExitHeads

@@ -196,13 +196,9 @@ class CompiledModel:
 
 
 def _settle_threads() -> None:
-    """What numba's OpenMP is told before it starts, unless the user has told it: as many threads as torch has, which
-    wait for their next share of a layer for microseconds and not for milliseconds. With other programs on the same
-    cores, a thread that keeps spinning delays the one that it waits for, a hundredfold."""
+    """As many of numba's threads as torch has, unless the user has told it otherwise."""
     if "numba" not in sys.modules:  # which reads it once
         os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _share_threads() -> None:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
+from selfdraft_viz.model import Model
 from selfdraft_viz.widgets.explorer import Explorer
 
 
@@ -117,10 +119,41 @@ def _explored(explorer: Explorer) -> tuple[Cost, int, float, float]:
     return Cost(wall / tokens, processor / tokens), run.frames, run.drawing_seconds, wall
 
 
+def deep_model(num_layers: int = 64, width: int = 128) -> Model:
+    """A random model as deep as large ones: its later layers hardly turn the hidden states, so that drafts stand."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    import selfdraft_viz as sv
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=num_layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        eos_token_id=None,
+    )
+    base: Any = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for layer in base.model.layers[num_layers // 8 :]:
+            layer.self_attn.o_proj.weight *= 0.08
+            layer.mlp.down_proj.weight *= 0.08
+    return sv.load(base, exit_layers=[num_layers // 16, num_layers // 8, num_layers // 4, num_layers // 2])
+
+
 def main() -> None:
     import selfdraft_viz as sv
 
+    print("tales-14m, 128 tokens")
     print(measure_decode_loss(sv.Explorer(sv.load(), max_new_tokens=128)))
+    settings = sv.Settings(threshold=0.0006, max_width=6)
+    explorer = sv.Explorer(deep_model(), prompt=[1, 2, 3, 4], settings=settings, max_new_tokens=512)
+    print("64 layers, 512 tokens")
+    print(measure_decode_loss(explorer, repeats=3))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 from selfdraft_viz import events as ev
+from selfdraft_viz import openmp
 
 State: TypeAlias = Literal["running", "paused", "ended"]
 Stage: TypeAlias = Literal["decoding", "checking", "done"]
@@ -68,6 +69,7 @@ class Run:
         self._thread = threading.Thread(target=self._work, name="selfdraft-explorer", daemon=True)
 
     def start(self) -> None:
+        openmp.give_team_back()  # the calling thread's: the cores are the run's
         self._thread.start()
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -231,22 +230,3 @@ def test_kernels_are_compiled_before_the_first_decode_and_once(tmp_path: Path) -
         ("True True 24 []", True),
         ("True True 24 [('Reading what was compiled', 1.0, 1.0)]", False),
     ]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
-def test_threads_of_the_kernels_wait_for_microseconds_whoever_decodes() -> None:
-    own = {name: value for name, value in os.environ.items() if not re.match("(OMP|GOMP|KMP)_", name)}
-    script = "import selfdraft_viz as sv; sv.load(); import numba; print(numba.threading_layer())"
-    for told, policy, spins in (({}, "ACTIVE", "20000"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "PASSIVE", "0")):
-        process = subprocess.run(
-            [sys.executable, "-c", script],
-            env={**own, **told, "OMP_DISPLAY_ENV": "VERBOSE"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        if process.stdout.strip() != "omp":
-            pytest.skip("numba's threads are not OpenMP's here")
-        for one in process.stderr.split("OPENMP DISPLAY ENVIRONMENT BEGIN")[1:]:  # torch's library, perhaps numba's own
-            assert f"OMP_WAIT_POLICY = '{policy}'" in one
-            assert f"GOMP_SPINCOUNT = '{spins}'" in one

@@ -225,8 +225,9 @@ class _Rules:
 
     def judged(self, lane: NDArray[np.intp], accepted: NDArray[np.intp], drafted: NDArray[np.intp]) -> None:
         """The round's verification: all accepted drafts are judged, and the first one that was not."""
-        sums = np.pad(self._seen.cumsum(axis=1), ((0, 0), (1, 0)))
-        self._expected[lane] += sums[np.arange(len(lane)), np.minimum(accepted + 1, drafted)]
+        judged = np.minimum(accepted + 1, drafted)
+        sums = self._seen.cumsum(axis=1)
+        self._expected[lane] += np.where(judged > 0, sums[np.arange(len(lane)), judged - 1], 0.0)
         self._accepted[lane] += accepted
 
 

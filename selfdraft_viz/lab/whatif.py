@@ -128,11 +128,13 @@ def pareto_front(table: pd.DataFrame, x: str = "acceptance_rate", y: str = "toke
     return pd.Series(front, index=table.index)
 
 
-def token_changes(record: DenseRecord, text: int, before: Settings, after: Settings) -> pd.DataFrame:
+def token_changes(record: DenseRecord, text: int, before: Settings | pd.DataFrame, after: Settings) -> pd.DataFrame:
     """What would change, token by token, were `after` in force instead of `before`: `position`, `token_id`,
     `kind_before`, `kind_after`, `exit_depth_before`, `exit_depth_after`, `round_before`, `round_after`, and `change`:
-    "earlier" (drafted now, or from a shallower exit), "later", or "" where nothing changes. The tokens never do."""
-    one, other = (replay_tokens(record, settings, text) for settings in (before, after))
+    "earlier" (drafted now, or from a shallower exit), "later", or "" where nothing changes. The tokens never do.
+    `before` may be what `replay_tokens` gave for them."""
+    one = replay_tokens(record, before, text) if isinstance(before, Settings) else before
+    other = replay_tokens(record, after, text)
     difference = other["exit_depth"].to_numpy() - one["exit_depth"].to_numpy()  # of the same tokens, in their order
     columns: dict[str, Any] = {name: one[name] for name in ("position", "token_id")}
     for name in ("kind", "round", "exit_depth"):

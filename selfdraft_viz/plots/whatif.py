@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from selfdraft_viz.plots.colours import ACCEPTED, INK, NEUTRAL, REJECTED
-from selfdraft_viz.plots.style import axis, plain_layout
+from selfdraft_viz.plots.style import axis, margins, plain_layout
 from selfdraft_viz.plots.tables import Table, numbers, words
 from selfdraft_viz.plots.text import hover_text
 
@@ -63,7 +63,7 @@ def alpha_threshold_heatmap(
             xaxis=axis("annealing strength α (T of layer l: 1 + α (1 − l / L))", showgrid=False),
             yaxis=axis("threshold (confidence)", showgrid=False),
             height=440,
-            margin={"l": 62, "r": 16, "t": 70, "b": 52},
+            margin=margins(l=62, r=84, t=70, b=52),
             legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         ),
     )
@@ -214,7 +214,7 @@ def token_changes_plot(changes: Table, texts: Sequence[str] | None = None) -> go
             xaxis=axis("position (token)"),
             yaxis=axis("exit depth, layers", rangemode="tozero"),
             height=340,
-            margin={"l": 62, "r": 16, "t": 70, "b": 52},
+            margin=margins(l=62, r=16, t=70, b=52),
             legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         )
     )

@@ -16,6 +16,7 @@ from selfdraft_viz.errors import SelfDraftError, SettingsError
 from selfdraft_viz.lab.costs import Costs
 from selfdraft_viz.lab.decisions import plans_of
 from selfdraft_viz.lab.record import DenseRecord
+from selfdraft_viz.lab.replay import replay_tokens
 from selfdraft_viz.lab.whatif import alpha_threshold_grid, replay_table, token_changes
 from selfdraft_viz.plots.whatif import alpha_threshold_heatmap, speed_colours, token_changes_data, token_changes_plot
 from selfdraft_viz.schedules import LinearAnnealing
@@ -66,6 +67,7 @@ class ScheduleLab(ipw.VBox):
         self._lock = threading.RLock()
         self._pinned = settings
         self._grid_for: Settings | None = None
+        self._before: tuple[Any, pd.DataFrame, list[str] | None] | None = None  # what changes are told against
         self.seconds = 0.0
         self.table = self._pinned_table = replay_table(self._records, costs, [settings])
         self._controls = SettingsControls(first.exit_layers, first.num_layers, settings, self._moved, self._refused)
@@ -181,10 +183,13 @@ class ScheduleLab(ipw.VBox):
     def _changes(self, settings: Settings) -> tuple[pd.DataFrame, list[str] | None]:
         kind, index = self._text.value
         record = self._records[kind]
-        changes = token_changes(record, index, self._pinned, settings)
-        tokens = changes["token_id"].tolist()
-        texts = None if self._tokenizer is None else [self._tokenizer.decode([token]) for token in tokens]
-        return changes, texts
+        shown = (kind, index, self._pinned)
+        if self._before is None or self._before[0] != shown:
+            before = replay_tokens(record, self._pinned, index)
+            texts = self._tokenizer and [self._tokenizer.decode([token]) for token in before["token_id"]]
+            self._before = (shown, before, texts)
+        _, before, texts = self._before
+        return token_changes(record, index, before, settings), texts
 
 
 def _share_of(record: DenseRecord, share: float) -> DenseRecord:

@@ -26,13 +26,21 @@ function plotly(model) {
 
 // The plots of a page draw one at a time, and leave the page half as long as they took to do everything else in: messages
 // that come in meanwhile (the text, the figures, the next patches) are taken at once and not when the plots have caught up.
+// What they owe is paid when it is more than a moment, so that the few plots of one moved slider follow at once.
 const SHARE_LEFT = 0.5;
+const OWED_AT_MOST = 50; // ms
+const debt = (globalThis.__selfdraft_debt ??= { owed: 0, since: performance.now() });
 function turn(work) {
   const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
   const mine = (globalThis.__selfdraft_turn ?? Promise.resolve()).then(async () => {
     await new Promise((resolve) => { requestAnimationFrame(resolve); setTimeout(resolve, 200); }); // no frames in a hidden tab
     const begun = performance.now();
-    try { await work(); } finally { await pause(SHARE_LEFT * (performance.now() - begun)); }
+    debt.owed = Math.max(0, debt.owed - (begun - debt.since));
+    try { await work(); } finally {
+      debt.since = performance.now();
+      debt.owed += SHARE_LEFT * (debt.since - begun);
+      if (debt.owed > OWED_AT_MOST) await pause(debt.owed - OWED_AT_MOST);
+    }
   });
   globalThis.__selfdraft_turn = mine.catch(() => {});
   return mine;

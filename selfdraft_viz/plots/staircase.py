@@ -21,10 +21,11 @@ from selfdraft_viz.plots.text import hover_text
 if TYPE_CHECKING:
     from selfdraft_viz.trace import Trace
 
-PHASES = ("not computed", "prefill", "draft", "catch-up", "verification", "dropped")
-"""What a cell can be; the values of `StaircaseGrid.cells` are indices into this."""
-PHASE_COLOURS = ("rgba(128,128,128,0.07)", "#9a9a9a", "#56b4e9", "#c77cb0", "#1f5fa8", "#e08b55")
-_NOT_COMPUTED, _PREFILL, _DRAFT, _CATCH_UP, _VERIFICATION, _DROPPED = range(6)
+PHASES = ("not computed", "prefill", "draft", "catch-up", "verification", "dropped", "ordinary")
+"""What a cell can be; the values of `StaircaseGrid.cells` are indices into this. The last is of ordinary decoding."""
+PHASE_COLOURS = ("rgba(128,128,128,0.07)", "#9a9a9a", "#56b4e9", "#c77cb0", "#1f5fa8", "#e08b55", "#009e73")
+_NOT_COMPUTED, _PREFILL, _DRAFT, _CATCH_UP, _VERIFICATION, _DROPPED, _ORDINARY = range(7)
+_OTHER_PHASES = {"prefill": _PREFILL, "verification": _VERIFICATION, "plain": _ORDINARY}
 
 MARKS = ("went on", "exit", "accepted", "rejected", "dropped")
 """What an exit check can come to: not confident enough; drafted, not verified yet; and the three verdicts."""
@@ -84,7 +85,7 @@ class StaircaseGrid:
             self.cells[start : start + event.catch_up_rows, layers] = _CATCH_UP
             self.cells[start + event.catch_up_rows : stop, layers] = _DRAFT
         else:
-            self.cells[start:stop, layers] = _VERIFICATION if event.phase == "verification" else _PREFILL
+            self.cells[start:stop, layers] = _OTHER_PHASES[event.phase]
         self.newest = max(self.newest, stop - 1)
 
     def _forget(self, start: int) -> None:
@@ -143,7 +144,7 @@ def blank_staircase(num_layers: int) -> go.Figure:
             mode="markers",
             marker={"symbol": "square", "size": 12, "color": colour},
         )
-        for phase, colour in zip(PHASES[1:], PHASE_COLOURS[1:], strict=True)
+        for phase, colour in zip(PHASES[1:_ORDINARY], PHASE_COLOURS[1:_ORDINARY], strict=True)
     ]
     for name, symbol in (("exit, accepted", "star"), ("exit, rejected", "x"), ("no exit", "circle-open")):
         look = {"symbol": symbol, "size": 10, "color": REJECTED if symbol == "x" else NEUTRAL}

@@ -52,8 +52,8 @@ def staircase_steps(trace: Trace, title: str = "") -> go.Figure:
     figure.update_layout(
         title={"text": title, "x": 0, "xref": "paper", "y": 0.98, "font": {"size": 16}},
         annotations=first.layout.annotations,
-        height=600,
-        margin={"t": 140, "b": 170, "l": 58, "r": 16},
+        height=616,
+        margin={"t": 140, "b": 186, "l": 58, "r": 16},
         legend={"y": 1.0},
         showlegend=len(trace.rounds) > 0,
         sliders=[slider([frame.name for frame in frames], 0, "step ", top=0.3)],

@@ -14,7 +14,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from selfdraft_viz import openmp
 from selfdraft_viz.errors import (
     HeadsMismatchError,
     LoadError,
@@ -24,6 +23,7 @@ from selfdraft_viz.errors import (
     SettingsError,
     UnsupportedModelError,
 )
+from selfdraft_viz.openmp import settle as _settle_openmp
 from selfdraft_viz.policies import CostAware, PaperBounds, Policy, ProductOfConfidences
 from selfdraft_viz.schedules import (
     ConstantTemperature,
@@ -38,7 +38,7 @@ from selfdraft_viz.settings import NEVER, Sampling, Settings
 
 __version__ = "0.1.0"
 
-openmp.settle()
+_settle_openmp()
 
 if TYPE_CHECKING:
     from selfdraft_viz.heads import ExitHeads

@@ -6,13 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import torch
-
-from selfdraft_viz import openmp
-from selfdraft_viz.widgets.run import Run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
 
@@ -35,28 +30,34 @@ def test_threads_of_the_kernels_wait_for_microseconds_whoever_decodes() -> None:
             assert f"GOMP_SPINCOUNT = '{spins}'" in one
 
 
+GIVES_BACK = """
+from pathlib import Path
+import torch
+from selfdraft_viz.openmp import give_team_back
+from selfdraft_viz.widgets.run import Run
+
+def threads():
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+def work():
+    torch.randn(512, 512).matmul(torch.randn(512, 512))
+    torch.randn(1 << 20).sum()
+
+torch.set_num_threads(3)
+give_team_back()
+without = threads()
+work()
+print(threads() - without)
+run = Run(event for event in ())
+run.start()
+assert run.wait(10) and run.error is None
+print(threads() - without)
+give_team_back()  # there is none
+work()
+print(threads() - without)
+"""
+
+
 def test_a_run_starts_with_the_callers_team_given_back() -> None:
-    def threads() -> int:
-        return sum(1 for _ in Path("/proc/self/task").iterdir())
-
-    def work() -> None:
-        torch.randn(512, 512).matmul(torch.randn(512, 512))
-        torch.randn(1 << 20).sum()
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        openmp.give_team_back()
-        without = threads()
-        work()
-        assert threads() > without
-        run = Run(event for event in ())
-        run.start()
-        assert run.wait(10)
-        assert run.error is None
-        assert threads() <= without
-        openmp.give_team_back()  # there is none
-        work()
-        assert threads() > without
-    finally:
-        torch.set_num_threads(before)
+    process = subprocess.run([sys.executable, "-c", GIVES_BACK], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["2", "0", "2"]

@@ -24,7 +24,7 @@ from selfdraft_viz.settings import Settings
 from selfdraft_viz.widgets.plot_view import PlotView
 from selfdraft_viz.widgets.settings_controls import SettingsControls
 
-_GRID_ROWS = 20_000  # (settings x recorded rows) replayed for the heat map
+_GRID_ROWS = 30_000  # (settings x recorded rows) replayed for the heat map
 _ALPHAS = np.round(np.arange(-0.5, 1.51, 0.2), 2).tolist()
 _THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.1), 2).tolist()
 

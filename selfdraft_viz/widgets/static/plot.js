@@ -26,20 +26,23 @@ function plotly(model) {
 
 // The plots of a page draw one at a time, and leave the page half as long as they took to do everything else in: messages
 // that come in meanwhile (the text, the figures, the next patches) are taken at once and not when the plots have caught up.
-// What they owe is paid when it is more than a moment, so that the few plots of one moved slider follow at once.
+// After a moment without drawing they need not at once, so that the few plots of one moved slider follow it together.
 const SHARE_LEFT = 0.5;
-const OWED_AT_MOST = 50; // ms
-const debt = (globalThis.__selfdraft_debt ??= { owed: 0, since: performance.now() });
+const MOMENT = 150; // ms
+const SPARED = 60; // ms, at most
+const page = (globalThis.__selfdraft_page ??= { spared: SPARED, drawn: 0 });
 function turn(work) {
   const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
   const mine = (globalThis.__selfdraft_turn ?? Promise.resolve()).then(async () => {
     await new Promise((resolve) => { requestAnimationFrame(resolve); setTimeout(resolve, 200); }); // no frames in a hidden tab
     const begun = performance.now();
-    debt.owed = Math.max(0, debt.owed - (begun - debt.since));
+    if (begun - page.drawn > MOMENT) page.spared = SPARED;
     try { await work(); } finally {
-      debt.since = performance.now();
-      debt.owed += SHARE_LEFT * (debt.since - begun);
-      if (debt.owed > OWED_AT_MOST) await pause(debt.owed - OWED_AT_MOST);
+      page.drawn = performance.now();
+      const due = SHARE_LEFT * (page.drawn - begun);
+      const spared = Math.min(due, page.spared);
+      page.spared -= spared;
+      if (due > spared) await pause(due - spared);
     }
   });
   globalThis.__selfdraft_turn = mine.catch(() => {});

@@ -116,10 +116,14 @@ class Settings:
         """Read what `save` wrote.
 
         Raises:
-            SettingsError: the file is not JSON, or not settings.
+            SettingsError: the file is missing, not JSON, or not settings.
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(
+                f"{path} cannot be read ({error.strerror}): give a file that settings.save() wrote"
+            ) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path} is not a JSON file of settings: {error}") from error
         return cls.from_dict(data)

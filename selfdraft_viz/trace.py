@@ -20,13 +20,14 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from selfdraft_viz import events as ev
-from selfdraft_viz.errors import LoadError
 from selfdraft_viz.policies import POLICIES, UnsavedPolicy
+from selfdraft_viz.saved import read_table, reading
 from selfdraft_viz.schedules import KINDS, PerLayerTemperature
 from selfdraft_viz.settings import Settings
 from selfdraft_viz.text import CONTEXT, Pieces
 
 _FORMAT_VERSION = 1
+_METADATA = "selfdraft_viz"
 
 COLUMNS: dict[str, dict[str, str]] = {
     "tokens": {
@@ -220,7 +221,7 @@ class Trace:
             "model": self.model,
             "environment": self.environment,
         }
-        metadata = {**(merged.schema.metadata or {}), b"selfdraft_viz": json.dumps(header).encode()}
+        metadata = {**(merged.schema.metadata or {}), _METADATA.encode(): json.dumps(header).encode()}
         pq.write_table(merged.replace_schema_metadata(metadata), path, compression="zstd")
         return Path(path)
 
@@ -239,29 +240,13 @@ class Trace:
         Raises:
             LoadError: the file is missing, damaged, or not a trace.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise LoadError(f"there is no file {path}: give one that trace.save() wrote")
-        try:
-            merged = pq.ParquetFile(path).read()
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise LoadError(f"{path} is not a readable Parquet file: {error}") from error
-        raw = (merged.schema.metadata or {}).get(b"selfdraft_viz")
-        if raw is None:
-            raise LoadError(f"{path} is a Parquet file, but no trace of selfdraft_viz")
-        try:
-            header = json.loads(raw)
-            if header.pop("format_version") != _FORMAT_VERSION:
-                raise LoadError(f"{path} is a trace in another format version: update selfdraft_viz")
+        with reading(path, "trace", "trace.save()"):
+            merged, header = read_table(path, "trace", _METADATA, _FORMAT_VERSION)
             tables: dict[str, Any] = {name: _from_arrow(name, merged) for name in COLUMNS}
             header["exit_layers"] = tuple(header["exit_layers"])
             header["refusals"] = tuple(header["refusals"])
             header["settings_history"] = tuple(Settings.from_dict(settings) for settings in header["settings_history"])
             return cls(**tables, **header)
-        except LoadError:
-            raise
-        except (KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
-            raise LoadError(f"{path} is a damaged trace: {type(error).__name__}: {error}") from error
 
 
 class TraceRecorder:

@@ -17,7 +17,7 @@ import selfdraft_viz as sv
 
 PACKAGE = Path(sv.__file__).parent
 FLOORS = [
-    {"events", "settings", "schedules", "policies", "text", "errors", "glossary", "progress", "openmp"},
+    {"events", "settings", "schedules", "policies", "text", "errors", "saved", "glossary", "progress", "openmp"},
     {"layered"},
     {"heads", "translators", "noise"},
     {"decoding"},
@@ -29,7 +29,7 @@ FLOORS = [
     {"cli"},
 ]
 """Bottom first. `selfdraft_viz/__init__.py` stands apart: it names things of every floor, and imports them lazily."""
-WITHOUT_TORCH = {"events", "schedules", "policies", "settings", "trace", "text", "errors", "openmp", "plots"}
+WITHOUT_TORCH = {"events", "schedules", "policies", "settings", "trace", "text", "errors", "saved", "openmp", "plots"}
 TORCH = {"torch", "transformers", "safetensors", "tokenizers", "huggingface_hub"}
 WITHOUT_WIDGETS = set().union(*FLOORS[:7])
 WIDGETS = {"plotly", "ipywidgets", "anywidget", "IPython", "ipykernel", "jupyterlab"}

@@ -198,6 +198,13 @@ def test_damaged_settings_files_are_refused(text: str, tmp_path: Path) -> None:
         sv.Settings.load(path)
 
 
+def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
+    """Breaks when a mistyped name ends in an error that names no remedy."""
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(sv.SettingsError, match=r"cannot be read \(.*\): give a file that settings\.save\(\) wrote"):
+            sv.Settings.load(path)
+
+
 def test_missing_fields_of_saved_settings_take_their_defaults() -> None:
     """Breaks when a preset written by hand must name everything."""
     assert sv.Settings.from_dict({}) == sv.Settings()

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from selfdraft_viz.errors import LoadError, SettingsError
 from selfdraft_viz.lab.replay import Replay
 from selfdraft_viz.lab.rounds import COUNTS
+from selfdraft_viz.saved import read_json, reading
 
 if TYPE_CHECKING:
     from selfdraft_viz.model import Model
@@ -134,17 +135,11 @@ class Costs:
         Raises:
             LoadError: the file is missing, damaged, or holds no costs.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            if data.get("format") != _FORMAT or data["parts"] != list(PARTS):
-                raise LoadError(f"{path} holds no costs that this version reads: measure them again")
+        with reading(path, "file of costs", "costs.save()"):
+            data = read_json(path, "costs", _FORMAT)
+            if data["parts"] != list(PARTS):
+                raise LoadError(f"{path} holds no costs that this version of selfdraft_viz reads: measure them again")
             return cls(np.array(data["fits"]), np.array(data["plain"]), data["num_layers"], data["hardware"])
-        except FileNotFoundError:
-            raise LoadError(f"there is no file {path}: give one that costs.save() wrote") from None
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            if isinstance(error, LoadError):
-                raise
-            raise LoadError(f"{path} is damaged, or no JSON file of costs: {error}") from error
 
 
 def _standard_error(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -23,7 +23,8 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from selfdraft_viz.errors import LoadError, PromptError, SettingsError
+from selfdraft_viz.errors import PromptError, SettingsError
+from selfdraft_viz.saved import read_table, reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,7 @@ NODES = 32
 LOWEST, HIGHEST = 1 / 4, 2.0  # of 1 / T: exit temperatures 0.5..4
 _LOGITS_AT_ONCE = 2**24  # elements of vocabulary logits held at a time, twice over
 _FORMAT_VERSION = 1
+_METADATA = "selfdraft_viz_record"
 _PARTITION_STEP, _LOGIT_STEP, _PROBABILITY_STEP = 2.0**-16, 2.0**-10, 2.0**-16  # what a file rounds to
 
 
@@ -188,7 +190,7 @@ class DenseRecord:
             "kinds": list(self.kinds),
             "source": dict(self.source),
         }
-        table = pa.table(columns).replace_schema_metadata({"selfdraft_viz_record": json.dumps(header)})
+        table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(header)})
         pq.write_table(
             table, path, compression="zstd", compression_level=15, use_dictionary=False, write_statistics=False,
             column_encoding=dict.fromkeys(table.column_names, "BYTE_STREAM_SPLIT"),
@@ -202,25 +204,8 @@ class DenseRecord:
         Raises:
             LoadError: the file is missing, damaged, or not a dense record.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise LoadError(f"there is no file {path}: give one that record.save() wrote")
-        try:
-            table = pq.ParquetFile(path).read()
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise LoadError(f"{path} is not a readable Parquet file: {error}") from error
-        raw = (table.schema.metadata or {}).get(b"selfdraft_viz_record")
-        if raw is None:
-            raise LoadError(f"{path} is a Parquet file, but no dense record of selfdraft_viz")
-        try:
-            header = json.loads(raw)
-            if header["format_version"] != _FORMAT_VERSION:
-                raise LoadError(f"{path} is a dense record in another format version: update selfdraft_viz")
-            return _from_table(table, header)
-        except LoadError:
-            raise
-        except (KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
-            raise LoadError(f"{path} is a damaged dense record: {type(error).__name__}: {error}") from error
+        with reading(path, "dense record", "record.save()"):
+            return _from_table(*read_table(path, "dense record", _METADATA, _FORMAT_VERSION))
 
 
 _ROUNDED = {"top_logits": _LOGIT_STEP, "true_gaps": _LOGIT_STEP, "final_probabilities": _PROBABILITY_STEP}

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from selfdraft_viz.errors import LoadError
 from selfdraft_viz.lab.costs import Costs
 from selfdraft_viz.lab.paired import measure_paired, measured_speedups
 from selfdraft_viz.lab.record import DenseRecord
 from selfdraft_viz.lab.search import Space, halves, held_out, search
+from selfdraft_viz.saved import read_json, reading
 from selfdraft_viz.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,21 +91,13 @@ class Tuning:
         Raises:
             LoadError: the file is missing, damaged, or of another form.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            if data.pop("format") != _FORMAT:
-                raise LoadError(f"{path} holds no tuning of selfdraft_viz")
-            settings = {name: Settings.from_dict(one) for name, one in data.pop("settings").items()}
+        with reading(path, "tuning", "tuning.save()"):
+            data = read_json(path, "tuning", _FORMAT)
+            settings = {name: Settings.from_dict(one) for name, one in data["settings"].items()}
             tables: dict[str, Any] = {
                 name: None if data[name] is None else pd.DataFrame(data[name]) for name in _TABLES
             }
             return cls(settings=settings, reference=data["reference"], hardware=data["hardware"], **tables)
-        except FileNotFoundError:
-            raise LoadError(f"there is no file {path}: give one that tuning.save() wrote") from None
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            if isinstance(error, LoadError):
-                raise
-            raise LoadError(f"{path} is damaged, or no JSON file of a tuning: {error}") from error
 
 
 _TABLES = ("searched", "predicted", "predicted_by_kind", "measured")

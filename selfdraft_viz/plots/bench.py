@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from selfdraft_viz.plots.colours import ACCEPTED, DROPPED, INK, NEUTRAL, REJECTED, depth_colour
-from selfdraft_viz.plots.style import axis, plain_layout
+from selfdraft_viz.plots.style import axis, heading, plain_layout
 from selfdraft_viz.plots.tables import Table
 from selfdraft_viz.plots.text import hover_text
 
@@ -60,14 +60,12 @@ def bench_figure(summary: Table, titles: dict[str, str], against: str = "transfo
         )
     figure.add_vline(x=1, line={"color": INK, "dash": "dash", "width": 1.5})
     figure.update_layout(
-        title={
-            "text": f"Speed against {hover_text(titles.get(against, against))}: right of the line is faster",
-            "font": {"size": 15},
-            "x": 0,
-            "xref": "paper",
-            "y": 1 - 14 / height,
-            "yanchor": "top",
-        },
+        title=heading(
+            f"Speed against {hover_text(titles.get(against, against))}: right of the line is faster",
+            15,
+            y=1 - 14 / height,
+            yanchor="top",
+        ),
         xaxis=axis("times as fast (median of paired ratios, bars: quartiles)", rangemode="tozero"),
         yaxis=axis(None, tickvals=[len(kinds) - 1 - i for i in range(len(kinds))], ticktext=kinds, showgrid=False),
         legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
@@ -98,12 +96,7 @@ def floor_figure(floor: dict[str, Any]) -> go.Figure:
             hovertemplate="%{x:.3f} ms<extra>%{fullData.name}</extra>",
         )
     figure.update_layout(
-        title={
-            "text": f"An ordinary token takes {floor['distance']:.1f} times its floor",
-            "font": {"size": 15},
-            "x": 0,
-            "xref": "paper",
-        },
+        title=heading(f"An ordinary token takes {floor['distance']:.1f} times its floor", 15),
         xaxis=axis("milliseconds"),
         yaxis=axis(None, showgrid=False, autorange="reversed"),
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from selfdraft_viz.plots.colours import INK, NEUTRAL, REJECTED, depth_colour
-from selfdraft_viz.plots.style import axis, plain_layout
+from selfdraft_viz.plots.style import axis, heading, plain_layout
 
 # Okabe & Ito's colours, each with a symbol of its own.
 _SERIES = (
@@ -313,7 +313,7 @@ def _finish(figure: go.Figure, title: str, height: int) -> go.Figure:
     figure.update_layout(
         plain_layout(
             height=height,
-            title={"text": title, "x": 0, "xref": "paper", "y": 0.97, "yanchor": "top", "font": {"size": 16}},
+            title=heading(title, y=0.97, yanchor="top"),
             margin={"t": 100, "b": 56},
             legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.08, "yanchor": "bottom"},
         )

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from selfdraft_viz.plots.colours import INK, REJECTED
-from selfdraft_viz.plots.style import axis, plain_layout
+from selfdraft_viz.plots.style import axis, heading, plain_layout
 from selfdraft_viz.plots.text import hover_text
 
 _SCALE = [(0.0, "#f4f7fb"), (0.5, "#8db7dc"), (1.0, "#2f6fae")]
@@ -52,7 +52,7 @@ def lens_figure(table: pd.DataFrame, title: str = "", sure: float = 0.6) -> go.F
     figure.update_layout(
         plain_layout(
             height=90 + 26 * len(layers) + 70,
-            title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
+            title=heading(title),
             margin={"t": 56, "b": 76, "l": 62},
             xaxis=axis(
                 "the text so far, a token a column",

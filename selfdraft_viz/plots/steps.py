@@ -10,6 +10,7 @@ from selfdraft_viz import events as ev
 from selfdraft_viz.plots.calibration import slider
 from selfdraft_viz.plots.replay import events_of
 from selfdraft_viz.plots.staircase import StaircaseGrid, blank_staircase, staircase_data
+from selfdraft_viz.plots.style import heading
 from selfdraft_viz.plots.text import hover_text
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def staircase_steps(trace: Trace, title: str = "") -> go.Figure:
         shown.update({name: value for name, value in data.to_plotly_json().items() if name != "type"})
     figure.frames = frames
     figure.update_layout(
-        title={"text": title, "x": 0, "xref": "paper", "y": 0.98, "font": {"size": 16}},
+        title=heading(title, y=0.98),
         annotations=first.layout.annotations,
         height=616,
         margin={"t": 140, "b": 186, "l": 58, "r": 16},

@@ -56,6 +56,11 @@ def axis(title: str | None = None, **changes: Any) -> dict[str, Any]:
     }
 
 
+def heading(text: str, size: int = 16, **changes: Any) -> dict[str, Any]:
+    """A figure's title, flush left with its axes."""
+    return {"text": text, "font": {"size": size}, "x": 0, "xref": "paper", **changes}
+
+
 def nice_ceiling(value: float) -> float:
     """The next of 1, 2, 3, 5, 10, 20, ... at or above `value` > 0: an upper end for an axis that seldom moves."""
     power = 10.0 ** math.floor(math.log10(value))

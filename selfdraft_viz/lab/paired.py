@@ -38,7 +38,7 @@ def measure_paired(
         model: that the record was made with; on the machine to be measured.
         record: its texts' first `start` tokens are the prompts; as many tokens are made as it has rows after them.
         settings: by name.
-        repeats: timed rounds over all texts after one untimed decode each; the order turns from one to the next.
+        repeats: timed rounds over all texts after one untimed decode each; the order turns from text to text.
         progress: called after every decode.
 
     Returns:
@@ -58,17 +58,19 @@ def measure_paired(
     options: dict[str, Any] = {"max_new_tokens": new_tokens, "stop_at_end": False, "detail": "tokens"}
     model.stream_plain(prompts[0], **options)  # refuses an empty prompt, or one too long, before work is done
     names = list(settings)
-    groups = [names[first : first + _BETWEEN_PLAIN] for first in range(0, len(names), _BETWEEN_PLAIN)]
-    total, done, rows = repeats * len(prompts) * (len(names) + len(groups) + 1), 0, []
+    groups = -(-len(names) // _BETWEEN_PLAIN)
+    total, done, rows = repeats * len(prompts) * (len(names) + groups + 1), 0, []
     for name in names:  # warm-up
         _decoded(model.stream(prompts[0], settings[name], **{**options, "max_new_tokens": min(16, new_tokens)}))
     _decoded(model.stream_plain(prompts[0], **options))
     for repeat in range(repeats):
         for text, prompt in enumerate(prompts):
-            turn = (repeat + text) % len(groups)
+            turn = (repeat + text) % len(names)
+            order = names[turn:] + names[:turn]
             before = _decoded(model.stream_plain(prompt, **options))
             done += 1
-            for group in [*groups[turn:], *groups[:turn]]:
+            for first in range(0, len(order), _BETWEEN_PLAIN):
+                group = order[first : first + _BETWEEN_PLAIN]
                 made = {name: _decoded(model.stream(prompt, settings[name], **options)) for name in group}
                 after = _decoded(model.stream_plain(prompt, **options))
                 plain = (before["seconds"] + after["seconds"]) / 2

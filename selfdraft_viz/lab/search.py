@@ -19,6 +19,8 @@ from selfdraft_viz.policies import PaperBounds, Policy, ProductOfConfidences
 from selfdraft_viz.schedules import LinearAnnealing, NoAnnealing, PerLayerTemperature, Schedule
 from selfdraft_viz.settings import Settings
 
+_THRESHOLDS, _WIDTHS, _LEAST = (0.05, 0.99), (1, 16), (0.01, 0.95)
+
 
 @dataclass(frozen=True)
 class Space:
@@ -55,11 +57,35 @@ class Space:
         layers = tuple(sorted(chosen - {0}))
         return Settings(
             schedule=self._schedule(trial, layers),
-            threshold=round(trial.suggest_float("threshold", 0.05, 0.99), 3),
-            max_width=trial.suggest_int("max_width", 1, 16) if self.width_bound else None,
+            threshold=round(trial.suggest_float("threshold", *_THRESHOLDS), 3),
+            max_width=trial.suggest_int("max_width", *_WIDTHS) if self.width_bound else None,
             exit_layers=layers,
             policy=self._policy(trial),
         )
+
+    def values(self, settings: Settings, num_layers: int) -> dict[str, Any]:
+        """What `suggest` has to choose for `settings`, or for what comes near them where this space does not hold them.
+
+        Raises:
+            SettingsError: they do not fit a model with these exits.
+        """
+        temperatures = settings.plan(self.exit_layers, num_layers).exit_temperatures
+        layers = list(temperatures)[: self.most_exits]
+        made: dict[str, Any] = {f"exit {slot}": layer for slot, layer in enumerate(layers, start=1)}
+        slots = range(len(layers) + 1, min(self.most_exits, len(self.exit_layers)) + 1)
+        made |= {f"exit {slot}": 0 for slot in slots}
+        made["threshold"] = float(np.clip(settings.threshold, *_THRESHOLDS))
+        if self.width_bound:
+            widest = _WIDTHS[1] if settings.max_width is None else settings.max_width
+            made["max_width"] = int(np.clip(widest, *_WIDTHS))
+        if self.schedule == "linear":
+            made["alpha"] = float(np.clip(getattr(settings.schedule, "alpha", 0.0), *self.alphas))
+        if self.schedule == "per layer":
+            for layer in self.exit_layers:
+                made[f"T{layer}"] = float(np.clip(temperatures.get(layer, 1.0), *self.temperatures))
+        if self.policy == "product":
+            made["least"] = float(np.clip(getattr(settings.policy, "least", 0.0), *_LEAST))
+        return made
 
     def _schedule(self, trial: optuna.Trial | optuna.trial.FrozenTrial, layers: Sequence[int]) -> Schedule:
         if self.schedule == "none":
@@ -71,7 +97,7 @@ class Space:
 
     def _policy(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> Policy:
         if self.policy == "product":
-            return ProductOfConfidences(round(trial.suggest_float("least", 0.01, 0.95), 3))
+            return ProductOfConfidences(round(trial.suggest_float("least", *_LEAST), 3))
         return PaperBounds()
 
 
@@ -113,6 +139,7 @@ def search(
     space: Space,
     *,
     trials: int = 200,
+    starts: Sequence[Settings] = (),
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
@@ -123,11 +150,13 @@ def search(
         costs: prices.
         space: what may be chosen.
         trials: at least 1.
+        starts: tried before them, as near as the space comes to each.
         seed: of the search.
         progress: called with (trials done, trials in all).
     """
     if trials < 1:
         raise SettingsError(f"trials={trials}: use at least 1")
+    whole = len(starts) + trials
     tried: dict[int, Settings] = {}
 
     def objective(trial: optuna.Trial) -> float:
@@ -136,14 +165,16 @@ def search(
             settings = settings.replace(policy=cost_aware(costs, records, settings))
         tried[trial.number] = settings
         if progress is not None:
-            progress(trial.number + 1, trials)
+            progress(trial.number + 1, whole)
         return mean_speedup(records, costs, settings)
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-        study.optimize(objective, n_trials=trials)
+        for start in starts:
+            study.enqueue_trial(space.values(start, costs.num_layers))
+        study.optimize(objective, n_trials=whole)
     finally:
         optuna.logging.set_verbosity(verbosity)
     rows: list[dict[str, Any]] = [{"predicted": trial.value, **trial.params} for trial in study.trials]

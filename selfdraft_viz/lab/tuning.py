@@ -15,7 +15,7 @@ import pandas as pd
 from selfdraft_viz.lab.costs import Costs
 from selfdraft_viz.lab.paired import measure_paired, measured_speedups
 from selfdraft_viz.lab.record import DenseRecord
-from selfdraft_viz.lab.search import Space, halves, held_out, search
+from selfdraft_viz.lab.search import Found, Space, halves, held_out, search
 from selfdraft_viz.saved import read_json, reading
 from selfdraft_viz.settings import Settings
 
@@ -117,12 +117,15 @@ def tune(
 ) -> Tuning:
     """Search each of `spaces` on half of the texts; judge, and measure, what was found on the other half.
 
+    Each is searched by itself, and then again from what was found in all of them, so that a wide space does no worse
+    than a narrow one inside it for want of trials.
+
     Args:
         records: by kind, two texts or more of each, of the model that `costs` are for.
         costs: prices of this machine.
         spaces: variants by name, such as `selfdraft_viz.lab.search.ablations`; the first is the reference.
         model: to measure the winners with; None = only predict.
-        trials: of each search.
+        trials: of each space, half of them in each search.
         seed: of the searches.
         texts: held-out prompts of each kind to measure on.
         repeats: of the measurement.
@@ -133,10 +136,12 @@ def tune(
     """
     tell = progress or (lambda what: None)
     seen, unseen = halves(records)
-    found = {}
-    for name, space in spaces.items():
-        tell(f"searching: {name}")
-        found[name] = search(seen, costs, space, trials=trials, seed=seed)
+    found: dict[str, Found] = {}
+    for turn, how in enumerate(("searching", "searching from the best of all")):
+        starts = [one.settings for one in found.values()]
+        for name, space in spaces.items():
+            tell(f"{how}: {name}")
+            found[name] = search(seen, costs, space, trials=-(-trials // 2), starts=starts, seed=seed + turn)
     settings = {name: one.settings for name, one in found.items()}
     by_kind = [held_out({kind: record}, costs, settings).assign(kind=kind) for kind, record in unseen.items()]
     found_all = Tuning(

@@ -47,11 +47,17 @@ def test_tuning_chooses_without_a_look_at_the_held_out_texts(tmp_path: Path) -> 
     spaces = {"linear": Space((1, 2, 3), alphas=(0.0, 1.0)), "any": Space((1, 2, 3))}
     told: list[str] = []
     found = tune(records, costs, spaces, trials=15, progress=told.append)
-    assert told == ["searching: linear", "searching: any"]
+    assert told == [
+        "searching: linear",
+        "searching: any",
+        "searching from the best of all: linear",
+        "searching from the best of all: any",
+    ]
     assert found.reference == "linear"
     assert found.winner in spaces
     best = found.searched.set_index("name")["predicted"]
     assert best[found.winner] == best.max()
+    assert best["any"] >= best["linear"], "the one is in the other"
     assert found.winner in found.verdict()
     assert set(found.predicted_by_kind["kind"]) == {"low", "high"}
     loaded = Tuning.load(found.save(tmp_path / "tuning.json"))

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import recorded
@@ -72,6 +73,42 @@ def test_each_ablation_searches_only_what_it_is_allowed(name: str) -> None:
     policies = {"product of confidences": sv.ProductOfConfidences, "cost-aware": sv.CostAware}
     assert type(settings.policy) is policies.get(name, sv.PaperBounds)
     assert sv.Settings.from_dict(settings.to_dict()) == settings
+
+
+@examples(40)
+@given(name=st.sampled_from(list(ablations(EXITS))), seed=st.integers(0, 1000))
+def test_a_space_knows_how_it_came_by_settings(name: str, seed: int) -> None:
+    """Breaks when a search that starts at settings of its own space starts elsewhere."""
+    space = ablations(EXITS)[name]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    settings = space.suggest(study.ask())
+    assert space.suggest(optuna.trial.FixedTrial(space.values(settings, 5))) == settings
+
+
+@pytest.mark.parametrize("name", list(ablations(EXITS)))
+@pytest.mark.parametrize(
+    "start",
+    [
+        sv.Settings(),
+        sv.Settings(threshold=sv.NEVER, max_width=40, exit_layers=(2,)),
+        sv.Settings(
+            sv.PerLayerTemperature({1: 50.0, 2: 0.01, 3: 1.3}), threshold=0.0, policy=sv.ProductOfConfidences(0.99)
+        ),
+        sv.Settings(sv.LinearAnnealing(9.0), max_depth=2, exit_layers=(2, 3)),
+    ],
+)
+def test_a_search_takes_any_settings_as_its_start(name: str, start: sv.Settings) -> None:
+    found = search(recorded.records(), recorded.costs(), ablations(EXITS)[name], trials=1, starts=[start])
+    assert len(found.trials) == 2
+
+
+def test_a_search_is_no_worse_than_its_start() -> None:
+    records, costs = recorded.records(), recorded.costs()
+    best = search(records, costs, Space(EXITS, alphas=(0.0, 1.5)), trials=60)
+    for space in (Space(EXITS), Space(EXITS, policy="product")):
+        found = search(records, costs, space, trials=1, starts=[best.settings])
+        assert found.trials["predicted"][0] == pytest.approx(best.predicted, rel=0.02)
+        assert found.predicted >= found.trials["predicted"][0]
 
 
 def test_held_out_speedups_are_replayed_and_their_intervals_hold_them() -> None:

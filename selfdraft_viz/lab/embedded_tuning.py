@@ -61,7 +61,7 @@ def priced(model: Model, records: dict[str, DenseRecord]) -> Costs:
 
 @app.command()
 def tune(
-    corpus: Path, work: Path, heads: Heads = "trained", texts: int = 24, trials: int = 250, threads: Threads = 1
+    corpus: Path, work: Path, heads: Heads = "trained", texts: int = 48, trials: int = 1000, threads: Threads = 1
 ) -> None:
     """Search each variant and judge it on held-out texts; writes WORK/tuning-HEADS.json. Prices are those that `check`
     left in WORK, or measured."""
@@ -82,14 +82,20 @@ def tune(
 
 @app.command()
 def measure(
-    corpus: Path, work: Path, heads: Heads = "trained", texts: int = 24, measured: int = 3, threads: Threads = 1
+    corpus: Path,
+    work: Path,
+    heads: Heads = "trained",
+    texts: int = 48,
+    measured: int = 4,
+    repeats: int = 6,
+    threads: Threads = 1,
 ) -> None:
-    """Measure what `tune` found (with the same --texts) on MEASURED held-out prompts of each kind, and add it to its
-    file."""
+    """Measure what `tune` found (with the same --texts) on MEASURED held-out prompts of each kind, REPEATS times over,
+    and add it to its file."""
     torch.set_num_threads(threads)
     model = loaded(heads)
     file = named(work, "tuning", heads)
-    found = measure_tuning(Tuning.load(file), model, recorded(model, corpus, texts), texts=measured)
+    found = measure_tuning(Tuning.load(file), model, recorded(model, corpus, texts), texts=measured, repeats=repeats)
     found.save(file)
     assert found.measured is not None
     typer.echo(found.measured.to_string())

@@ -34,7 +34,7 @@ def measure(model: Model, prompts: Sequence[str | Sequence[int]] | None, new_tok
     for repeat in range(repeats + 1):
         cells: dict[tuple[float, ...], list[float]] = defaultdict(list)
         ordinary: list[float] = []
-        told = untold = 0.0
+        untold = 0.0
         for prompt_ids in ids:
             before = _token_seconds(model.stream_plain(prompt_ids, **options))
             for group in groups:
@@ -42,19 +42,21 @@ def measure(model: Model, prompts: Sequence[str | Sequence[int]] | None, new_tok
                 bare = 0.0
                 for probe in group:
                     made += intervals(model.stream(prompt_ids, probe, **{**options, "detail": "checks"}))
-                    bare += sum(_token_seconds(model.stream(prompt_ids, probe, **options)))
+                    bare += _rounds_seconds(model.stream(prompt_ids, probe, **options))
                 after = _token_seconds(model.stream_plain(prompt_ids, **options))
                 pace = typical(before + after)  # a machine's pace drifts: everything is set against it
                 for work, seconds in made:
                     cells[work].append(seconds / pace)
-                told += sum(seconds for _, seconds in made) / pace
                 untold += bare / pace
                 ordinary += before
                 before = after
             ordinary += before
         if repeat:  # the first is a warm-up
             plain.append(typical(ordinary))
-            fits.append(fit(cells) * plain[-1] * untold / told)
+            prices = fit(cells)
+            priced = sum(len(seconds) * float(np.dot(work, prices)) for work, seconds in cells.items())
+            # Parts are timed while they are told, and their short delays left out; rounds as a whole are neither.
+            fits.append(prices * plain[-1] * untold / priced)
     noted = model.generate_plain(ids[0][:1], max_new_tokens=1)
     hardware = {**noted.environment, **noted.model, "date": time.strftime("%Y-%m-%d", time.gmtime())}
     return Costs(np.array(fits), np.array(plain), model.num_layers, hardware)
@@ -153,6 +155,16 @@ def typical(seconds: Sequence[float]) -> float:
     delays are skewed, and medians of parts would add up to less than the median of the whole."""
     values = np.asarray(seconds)
     return float(np.minimum(values, 3 * np.median(values)).mean())
+
+
+def _rounds_seconds(events: Iterable[Event]) -> float:
+    """Of all rounds of a self-draft decode together."""
+    ends = []
+    for event in events:
+        if isinstance(event, Verified) or (isinstance(event, Committed) and event.kind == "first"):
+            ends.append(event.seconds)
+    rounds = np.diff(ends).tolist()
+    return typical(rounds) * len(rounds) if rounds else 0.0
 
 
 def _token_seconds(events: Iterable[Event]) -> list[float]:

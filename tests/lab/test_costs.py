@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ PRICES = {"layer": 1.0, "second_row": 0.2, "further_row": 0.05, "run": 0.1, "exi
           "head": 1.5, "head_row": 0.02, "draft": 0.3, "round": 0.25}  # fmt: skip
 
 
-def retimed(events: list[Event]) -> list[Event]:
+def retimed(events: Iterable[Event]) -> list[Event]:
     """`events`, told at the times that PRICES say. Layers of one pass are told together, as decoding tells them."""
     clock, made, waiting = 0.0, [], []
     committed, opens = False, True
@@ -119,6 +120,50 @@ def test_costs_are_measured_on_a_real_model_and_saved(tmp_path: Path) -> None:
     assert (loaded.fits == costs.fits).all()
     assert loaded.seconds == costs.seconds
     assert loaded.name == costs.name
+
+
+class Stalling:
+    """A model whose decodes take PRICES, an ordinary token PLAIN; being watched costs, and at times all stands."""
+
+    PLAIN = 7.0
+
+    def __init__(self) -> None:
+        self.model, self.rng = recorded.model(), np.random.default_rng(0)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.model, name)
+
+    def stream(self, prompt, settings, detail: str, **options) -> Iterator[Event]:
+        watched = detail != "tokens"
+        for event in self.delayed(retimed(self.model.stream(prompt, settings, detail="checks", **options)), watched):
+            if watched or not isinstance(event, (LayersRan, ExitCheck)):
+                yield event
+
+    def stream_plain(self, prompt, **options) -> Iterator[Event]:
+        told = [event for event in self.model.stream_plain(prompt, **options) if isinstance(event, Committed)]
+        yield from self.delayed(
+            [dataclasses.replace(event, seconds=self.PLAIN * place) for place, event in enumerate(told)], False
+        )
+
+    def delayed(self, events: list[Event], watched: bool) -> Iterator[Event]:
+        before = clock = 0.0
+        for event in events:
+            if not hasattr(event, "seconds"):
+                yield event
+                continue
+            passed, before = event.seconds - before, event.seconds
+            clock += passed + 10.0 * self.rng.poisson(0.01 * passed) + 0.1 * watched * isinstance(event, ExitCheck)
+            yield dataclasses.replace(event, seconds=clock)
+
+
+def test_delays_and_being_watched_do_not_make_predictions_rosy() -> None:
+    """Breaks when what delays short parts is left out of the prices, and what delays an ordinary token is not."""
+    stalling, dense = Stalling(), recorded.records()["low"]
+    costs = measuring.measure(stalling, [[1, 5, 9], [2, 5, 9]], new_tokens=30, repeats=3)
+    true = Costs(np.array([[PRICES[part] for part in PARTS]]), np.array([Stalling.PLAIN]), 5, {})
+    for settings in varied_settings((1, 2, 3), 8).values():
+        counts = replay(dense, settings)
+        assert float(costs.speedup(counts)) == pytest.approx(float(true.speedup(counts)), rel=0.03)
 
 
 def test_uncertainty_is_that_of_the_repeats() -> None:

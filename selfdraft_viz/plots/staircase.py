@@ -163,8 +163,8 @@ def blank_staircase(num_layers: int) -> go.Figure:
         ),
     )  # fmt: skip
     figure.add_annotation(
-        text="<b>Staircase</b>  which layer ran for which token, and when", x=0, y=1, xref="paper", yref="paper",
-        xanchor="left", yanchor="bottom", yshift=46, showarrow=False, font={"size": 14},  # above two rows of the legend
+        text="<b>Staircase</b>  which layer ran for which token, and when", x=0, y=1.158, xref="paper", yref="paper",
+        xanchor="left", yanchor="bottom", showarrow=False, font={"size": 14},  # above two rows of the legend
     )  # fmt: skip
     return figure
 
